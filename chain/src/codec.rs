@@ -1,0 +1,84 @@
+//! The wire encoding, and the only file that names bincode (protocol §1).
+//!
+//! bincode 2's format with fixed-width little-endian integers. Bytes that decode re-encode to the
+//! same bytes, so a hash of the bytes names the value.
+
+use bincode::config::{Configuration, Fixint, Limit, LittleEndian, NoLimit};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+type Unlimited = Configuration<LittleEndian, Fixint, NoLimit>;
+
+const fn unlimited() -> Unlimited {
+    bincode::config::standard().with_fixed_int_encoding()
+}
+
+const fn limited<const N: usize>() -> Configuration<LittleEndian, Fixint, Limit<N>> {
+    bincode::config::standard()
+        .with_fixed_int_encoding()
+        .with_limit::<N>()
+}
+
+/// Why bytes are not the value they should be: always the fault of who made the bytes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// More bytes than the type may have.
+    #[error("{given} bytes, at most {most}")]
+    TooLong {
+        /// How many were given.
+        given: usize,
+        /// How many there may be.
+        most: usize,
+    },
+    /// Not an encoding of the type.
+    #[error("malformed encoding: {0}")]
+    Malformed(String),
+    /// Bytes behind the value.
+    #[error("{0} bytes behind the value")]
+    Trailing(usize),
+}
+
+/// Encodes a value.
+///
+/// # Panics
+/// Never: the wire types hold nothing that serde can refuse.
+#[must_use]
+pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode_into(value, &mut bytes);
+    bytes
+}
+
+/// Appends a value's encoding to `bytes`.
+///
+/// # Panics
+/// Never: see [`encode`].
+pub fn encode_into<T: Serialize>(value: &T, bytes: &mut Vec<u8>) {
+    let encoded = bincode::serde::encode_to_vec(value, unlimited())
+        .expect("wire types serialize without an error and memory writes do not fail");
+    if bytes.is_empty() {
+        *bytes = encoded;
+    } else {
+        bytes.extend_from_slice(&encoded);
+    }
+}
+
+/// Decodes a value of at most `MOST` bytes; every byte must belong to it.
+///
+/// # Errors
+/// When there are more bytes than `MOST`, when they are malformed, or when some are left over.
+/// No length that the bytes claim is allocated beyond `MOST`.
+pub fn decode<T: DeserializeOwned, const MOST: usize>(bytes: &[u8]) -> Result<T, DecodeError> {
+    if bytes.len() > MOST {
+        return Err(DecodeError::TooLong {
+            given: bytes.len(),
+            most: MOST,
+        });
+    }
+    let (value, read) = bincode::serde::decode_from_slice(bytes, limited::<MOST>())
+        .map_err(|error| DecodeError::Malformed(error.to_string()))?;
+    match bytes.len().checked_sub(read) {
+        Some(0) => Ok(value),
+        left => Err(DecodeError::Trailing(left.unwrap_or_default())),
+    }
+}

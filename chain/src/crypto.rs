@@ -1,0 +1,4 @@
+//! Signatures and the beacon's verifiable random function.
+
+pub mod sign;
+pub mod verify;

@@ -1,0 +1,32 @@
+//! Reading the state of a block.
+
+use std::collections::BTreeMap;
+
+use crate::state::StateError;
+use crate::types::hash::Hash;
+
+/// The state after some block, by tree key.
+pub trait StateReader: Sync {
+    /// The encoded record under a tree key, `None` when there is none.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn read(&self, key: &Hash) -> Result<Option<Vec<u8>>, StateError>;
+}
+
+/// The state before genesis.
+#[derive(Clone, Copy, Debug)]
+pub struct EmptyState;
+
+impl StateReader for EmptyState {
+    fn read(&self, _: &Hash) -> Result<Option<Vec<u8>>, StateError> {
+        Ok(None)
+    }
+}
+
+/// A state in memory.
+impl StateReader for BTreeMap<Hash, Vec<u8>> {
+    fn read(&self, key: &Hash) -> Result<Option<Vec<u8>>, StateError> {
+        Ok(self.get(key).cloned())
+    }
+}
