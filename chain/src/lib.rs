@@ -9,4 +9,5 @@ pub mod crypto;
 pub mod finality;
 pub mod merkle;
 pub mod state;
+pub mod tree;
 pub mod types;
