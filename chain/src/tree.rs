@@ -115,6 +115,9 @@ impl Tree {
     ///
     /// Changes that ascend by key are taken as they are. Others are sorted first, and of several
     /// to one key the last one counts. The result is the same on one thread and on many.
+    ///
+    /// # Panics
+    /// Never: only leaves that are there are taken away.
     #[must_use]
     pub fn update(&self, changes: &[Change]) -> Self {
         let changes = ascending(changes);
