@@ -7,5 +7,6 @@
 pub mod codec;
 pub mod crypto;
 pub mod finality;
+pub mod merkle;
 pub mod state;
 pub mod types;
