@@ -2,3 +2,4 @@
 
 pub mod sign;
 pub mod verify;
+pub mod vrf;
