@@ -4,10 +4,15 @@
 //! and the machine that judges programs are arguments. Equal inputs give equal outputs on every
 //! node, whatever ran in parallel.
 
+pub mod assign;
+pub mod check;
 pub mod codec;
 pub mod crypto;
+pub mod execute;
 pub mod finality;
+pub mod machine;
 pub mod merkle;
 pub mod state;
+pub mod task;
 pub mod tree;
 pub mod types;

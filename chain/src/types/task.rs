@@ -264,7 +264,10 @@ pub enum Phase {
     /// Waits for its workers.
     Open,
     /// Its workers compute and commit.
-    Committing,
+    Committing {
+        /// Since when seats have been vacant, when some are.
+        vacant_since: Option<Moment>,
+    },
     /// All seats have committed; its workers open their results.
     Revealing {
         /// Since when.
@@ -299,7 +302,7 @@ impl Phase {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Open => "open",
-            Self::Committing => "committing",
+            Self::Committing { .. } => "committing",
             Self::Revealing { .. } => "revealing",
             Self::Final { .. } => "final",
             Self::Expired { .. } => "expired",

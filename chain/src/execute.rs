@@ -1,0 +1,334 @@
+//! A block's effects: receipts, assignments and the writes they come to (protocol §4).
+//!
+//! The order is fixed: task deadlines → assignments → attestations → transactions → fees. Records
+//! are read and decoded in parallel beforehand; their effects are applied one after the other, so
+//! the outcome is that of the sequential order whatever the number of threads.
+
+mod actions;
+mod attestations;
+mod ledger;
+mod tasks;
+pub mod transactions;
+
+use crate::machine::ProgramFacts;
+use crate::state::StateError;
+use crate::state::overlay::{Overlay, Stored, WriteSet, read_record};
+use crate::state::reader::StateReader;
+use crate::task::Void;
+use crate::types::block::Assignment;
+use crate::types::hash::{AccountId, Blob, Hash, VrfOutput};
+use crate::types::params::Params;
+use crate::types::receipt::Receipt;
+use crate::types::record::{LiveTasks, Record, StateKey};
+use crate::types::task::{Moment, SignedAttestation};
+use crate::types::transaction::{Action, SignedTransaction};
+use crate::types::units::{Amount, Height, Nonce};
+pub use attestations::Outputs;
+pub use ledger::{SupplyError, check_supply_change, sum_supply};
+
+/// What a block is executed with, beside the state.
+#[derive(Clone, Copy, Debug)]
+pub struct BlockContext<'a> {
+    /// Genesis hash.
+    pub genesis: &'a Hash,
+    /// The parameters.
+    pub params: &'a Params,
+    /// The block's height.
+    pub height: Height,
+    /// Its time.
+    pub time_ms: u64,
+    /// Its beacon output.
+    pub beacon_output: &'a VrfOutput,
+    /// The account that its tips go to.
+    pub reward: AccountId,
+}
+
+/// A transaction with what was found out about it without the state.
+#[derive(Clone, Copy, Debug)]
+pub struct Prepared<'a> {
+    /// The transaction.
+    pub signed: &'a SignedTransaction,
+    /// Its id.
+    pub id: Hash,
+    /// Its encoded length.
+    pub bytes: usize,
+    /// The machine's verdict on the module that it publishes.
+    pub program: Option<Result<ProgramFacts, u16>>,
+}
+
+/// Why a block's contents do not fit its parent's state: the proposer's fault, except for `State`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExecuteError {
+    /// Our own disk or bug.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A transaction that may not stand there.
+    #[error("transaction {index}: {error}")]
+    Transaction {
+        /// Which.
+        index: usize,
+        /// Why.
+        error: Inadmissible,
+    },
+    /// An attestation that may not stand there.
+    #[error("attestation {index}: {void}")]
+    Attestation {
+        /// Which.
+        index: usize,
+        /// Why.
+        void: Void,
+    },
+    /// Outputs are missing, or there are some that no reveal names for the first time.
+    #[error("the outputs are not those that the reveals name for the first time")]
+    Outputs,
+}
+
+/// Why a transaction may not be included now.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Inadmissible {
+    /// Not the sender's next nonce.
+    #[error("expected nonce {expected}, got {received}")]
+    Nonce {
+        /// The sender's count.
+        expected: Nonce,
+        /// The transaction's.
+        received: Nonce,
+    },
+    /// Too late.
+    #[error("expired at height {expires_at}, this is {height}")]
+    Expired {
+        /// Its last height.
+        expires_at: Height,
+        /// The block's.
+        height: Height,
+    },
+    /// It costs more than it gives.
+    #[error("fee and tip are {needed} grain, max_fee is {max_fee}")]
+    FeeTooLow {
+        /// What it costs.
+        needed: Amount,
+        /// What it gives at most.
+        max_fee: Amount,
+    },
+    /// The payer cannot pay.
+    #[error("payer has {available} grain, fee and tip are {needed}")]
+    PayerBalance {
+        /// What it costs.
+        needed: Amount,
+        /// The payer's balance.
+        available: Amount,
+    },
+    /// The fee does not fit into 64 bits.
+    #[error("the fee does not fit into 64 bits")]
+    FeeOverflow,
+}
+
+/// What a block does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// The draws that every node derives.
+    pub assignments: Vec<Assignment>,
+    /// One per transaction.
+    pub receipts: Vec<Receipt>,
+    /// Programs, inputs and outputs that came with the block.
+    pub blobs: Vec<Blob>,
+    /// The changed records.
+    pub writes: WriteSet,
+}
+
+/// A block's state under execution.
+pub struct Executor<'a> {
+    context: BlockContext<'a>,
+    overlay: Overlay<'a>,
+    live: LiveTasks,
+    now: Moment,
+    /// Beacon of the parent: what this block's draws use.
+    beacon: Hash,
+    effects: Effects,
+    /// For the proposer: tips and shares.
+    earned: Amount,
+    burned: Amount,
+}
+
+impl<'a> Executor<'a> {
+    /// Begins a block: moves the chain's time and beacon on, applies deadlines and draws.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub fn begin(
+        reader: &'a dyn StateReader,
+        context: BlockContext<'a>,
+    ) -> Result<Self, StateError> {
+        let mut overlay = Overlay::new(reader);
+        let mut chain = overlay.chain()?;
+        let beacon = chain.beacon;
+        let step = context
+            .time_ms
+            .saturating_sub(chain.time_ms)
+            .min(context.params.block_ms_max);
+        chain.protocol_ms = chain.protocol_ms.saturating_add(step);
+        chain.time_ms = context.time_ms;
+        chain.height = context.height;
+        chain.beacon = next_beacon(&beacon, context.beacon_output);
+        let now = Moment {
+            height: context.height,
+            time_ms: chain.protocol_ms,
+        };
+        overlay.put(StateKey::Chain, Record::Chain(chain))?;
+        let live = overlay.live_tasks()?;
+        let mut executor = Self {
+            context,
+            overlay,
+            live,
+            now,
+            beacon,
+            effects: Effects::default(),
+            earned: Amount::ZERO,
+            burned: Amount::ZERO,
+        };
+        executor.apply_deadlines()?;
+        executor.draw_seats()?;
+        executor.overlay.keep();
+        Ok(executor)
+    }
+
+    /// Reads and decodes, in parallel, the accounts that transactions touch.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub fn prefetch(
+        &mut self,
+        reader: &dyn StateReader,
+        transactions: &[Prepared<'_>],
+    ) -> Result<(), StateError> {
+        use rayon::prelude::*;
+        let mut keys: Vec<StateKey> = transactions.iter().flat_map(touched).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let records = keys
+            .into_par_iter()
+            .with_min_len(256)
+            .map(|key| read_record(reader, key).map(|(old, now): Stored| (key, old, now)))
+            .collect::<Result<Vec<_>, _>>()?;
+        self.overlay.prime(records);
+        Ok(())
+    }
+
+    /// Applies one transaction, or says why it may not be included; then nothing has changed.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub fn transaction(
+        &mut self,
+        prepared: &Prepared<'_>,
+    ) -> Result<Result<(), Inadmissible>, StateError> {
+        let index = u32::try_from(self.effects.receipts.len()).unwrap_or(u32::MAX);
+        let applied = self.apply_transaction(prepared, index)?;
+        Ok(applied.map(|receipt| self.effects.receipts.push(receipt)))
+    }
+
+    /// Applies one attestation, or says why it is void; then nothing has changed.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub fn attestation(
+        &mut self,
+        signed: &SignedAttestation,
+        outputs: &mut Outputs,
+    ) -> Result<Result<(), Void>, StateError> {
+        self.apply_attestation(signed, outputs)
+    }
+
+    /// Ends a block: pays the proposer, checks the supply and gives the effects out.
+    ///
+    /// # Errors
+    /// When the state cannot be read or the ledger's law is broken, which stops the node.
+    pub fn finish(mut self, outputs: Vec<Blob>) -> Result<Effects, StateError> {
+        let reward = self.context.reward;
+        self.credit(reward, self.earned)?;
+        let mut chain = self.overlay.chain()?;
+        chain.burned = chain
+            .burned
+            .checked_add(self.burned)
+            .ok_or_else(|| StateError::Law("burned grain overflows".to_owned()))?;
+        self.overlay.put(StateKey::Chain, Record::Chain(chain))?;
+        let live = core::mem::take(&mut self.live);
+        self.overlay
+            .put(StateKey::LiveTasks, Record::LiveTasks(live))?;
+        let mut effects = self.effects;
+        effects.blobs.extend(outputs);
+        effects.writes = self.overlay.into_writes()?;
+        check_supply_change(&effects.writes).map_err(|error| StateError::Law(error.to_string()))?;
+        Ok(effects)
+    }
+
+    /// The assignments made when the block began.
+    #[must_use]
+    pub fn assignments(&self) -> &[Assignment] {
+        &self.effects.assignments
+    }
+
+    fn credit(&mut self, account: AccountId, amount: Amount) -> Result<(), StateError> {
+        if amount == Amount::ZERO {
+            return Ok(());
+        }
+        let mut record = self.overlay.account(account)?;
+        record.balance = record
+            .balance
+            .checked_add(amount)
+            .ok_or_else(|| StateError::Law(format!("balance of {account} overflows")))?;
+        self.overlay
+            .put(StateKey::Account(account), Record::Account(record))
+    }
+
+    fn burn(&mut self, amount: Amount) -> Result<(), StateError> {
+        self.burned = self
+            .burned
+            .checked_add(amount)
+            .ok_or_else(|| StateError::Law("burned grain overflows".to_owned()))?;
+        Ok(())
+    }
+
+    fn earn(&mut self, amount: Amount) -> Result<(), StateError> {
+        self.earned = self
+            .earned
+            .checked_add(amount)
+            .ok_or_else(|| StateError::Law("the proposer's income overflows".to_owned()))?;
+        Ok(())
+    }
+}
+
+/// The beacon after a block: hash of the parent's beacon and the proposer's output.
+#[must_use]
+pub fn next_beacon(parent: &Hash, output: &VrfOutput) -> Hash {
+    Hash::of(
+        "proofmill/beacon/v1",
+        &[parent.as_bytes(), output.as_bytes()],
+    )
+}
+
+/// What the proposer's beacon key proves: the parent's beacon and the height.
+#[must_use]
+pub fn beacon_message(genesis: &Hash, parent: &Hash, height: Height) -> Vec<u8> {
+    let mut bytes = b"proofmill/beacon-message/v1".to_vec();
+    bytes.extend_from_slice(genesis.as_bytes());
+    bytes.extend_from_slice(parent.as_bytes());
+    bytes.extend_from_slice(&height.get().to_le_bytes());
+    bytes
+}
+
+fn touched(prepared: &Prepared<'_>) -> Vec<StateKey> {
+    let transaction = &prepared.signed.transaction;
+    let mut keys = vec![StateKey::Account(transaction.sender)];
+    keys.extend(transaction.sponsor.map(StateKey::Account));
+    match &transaction.action {
+        Action::Transfer { to, .. } => keys.push(StateKey::Account(*to)),
+        Action::RegisterWorker { worker, .. }
+        | Action::UpdateWorker { worker, .. }
+        | Action::RetireWorker { worker } => keys.push(StateKey::Worker(*worker)),
+        Action::SubmitTask(spec) => keys.push(StateKey::Program(spec.program)),
+        Action::CancelTask { task } => keys.push(StateKey::Task(*task)),
+        Action::PublishProgram { .. } => {}
+    }
+    keys
+}
