@@ -265,9 +265,7 @@ fn check_transactions(
         .into_iter()
         .enumerate()
         .map(|(index, result)| {
-            result.map_err(|error| {
-                BlockError::Check(BlockCheckError::Transaction { index, error })
-            })
+            result.map_err(|error| BlockError::Check(BlockCheckError::Transaction { index, error }))
         })
         .collect()
 }
@@ -451,15 +449,19 @@ fn verify_signatures(block: &Block, context: &Context<'_>) -> Result<Vec<Hash>, 
         ids.push(id);
         claims.extend(of_one);
     }
-    claims.extend(block.attestations.iter().enumerate().map(|(index, signed)| {
-        Claim {
-            what: "attestation",
-            index,
-            key: signed.attestation.worker,
-            message: signed.attestation.sign_bytes(context.genesis),
-            signature: signed.signature,
-        }
-    }));
+    claims.extend(
+        block
+            .attestations
+            .iter()
+            .enumerate()
+            .map(|(index, signed)| Claim {
+                what: "attestation",
+                index,
+                key: signed.attestation.worker,
+                message: signed.attestation.sign_bytes(context.genesis),
+                signature: signed.signature,
+            }),
+    );
     first_bad(&claims, |items| verify_batch(items, context.secret)).map_or(Ok(ids), Err)
 }
 
@@ -507,7 +509,10 @@ pub fn judge(
 ///
 /// # Errors
 /// The first transaction or attestation that may not stand there, or our own trouble.
-pub fn execute(verified: VerifiedBlock, context: &Context<'_>) -> Result<ExecutedBlock, BlockError> {
+pub fn execute(
+    verified: VerifiedBlock,
+    context: &Context<'_>,
+) -> Result<ExecutedBlock, BlockError> {
     let VerifiedBlock {
         checked,
         ids,
