@@ -1,0 +1,1 @@
+//! `proofmill worker`: register a device, run it.
