@@ -29,7 +29,7 @@ impl Nodes {
         }
         let clients = urls
             .iter()
-            .map(|url| Client::new(url).map(|client| client.with_timeout(CALL_TIMEOUT)))
+            .map(|url| Client::new(url, CALL_TIMEOUT))
             .collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             clients,
