@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::engine::application::ConsensusPort;
 use crate::engine::{Engine, EngineParts, ValidatorKeys};
 use crate::gossip::{Gossip, GossipConfig, Incoming};
-use crate::home::Home;
+use crate::home::{Home, write_atomically};
 use crate::query::NodePort;
 use crate::store::Store;
 use crate::{genesis_file, keys};
@@ -97,7 +97,9 @@ pub async fn run(
             consensus: format!("{}/p2p/{peer}", config.consensus.listen),
             pid: std::process::id(),
         };
-        crate::ready::write(&path, &ready)?;
+        let text = serde_json::to_string_pretty(&ready).context("a ready file is plain JSON")?;
+        write_atomically(&path, &(text + "\n"))
+            .with_context(|| format!("cannot write {}", path.display()))?;
     }
 
     let outcome = tokio::select! {
