@@ -5,6 +5,7 @@
 //! node, whatever ran in parallel.
 
 pub mod assign;
+pub mod build;
 pub mod check;
 pub mod codec;
 pub mod crypto;
@@ -12,6 +13,7 @@ pub mod execute;
 pub mod finality;
 pub mod machine;
 pub mod merkle;
+pub mod pipeline;
 pub mod state;
 pub mod task;
 pub mod tree;

@@ -11,7 +11,7 @@ use crate::types::hash::{AccountId, Blob, Hash};
 use crate::types::params::{Params, SHARE_WHOLE};
 use crate::types::record::Look;
 use crate::types::task::{
-    Attestation, ExpiryReason, Moment, Phase, ResultClaim, ResultStatus, Seat, Settlement,
+    Attestation, ExpiryReason, Mode, Moment, Phase, ResultClaim, ResultStatus, Seat, Settlement,
     Statement, Task, TaskSpec,
 };
 use crate::types::units::{Amount, Gas, Height};
@@ -99,12 +99,13 @@ pub enum Void {
     OutputOfFailure,
 }
 
-/// Escrow for a task: the price of its gas limit for every seat, rounded up.
+/// Escrow for a task: the price of its gas limit for every seat, rounded up; `None` when that does
+/// not fit into 64 bits.
 #[must_use]
-pub fn escrow_of(spec: &TaskSpec) -> Option<Amount> {
-    let whole = u128::from(spec.price_per_mgas.get())
-        .checked_mul(u128::from(spec.gas_limit.get()))?
-        .checked_mul(u128::from(spec.mode.seats()))?;
+pub fn escrow(price_per_mgas: Amount, gas_limit: Gas, mode: Mode) -> Option<Amount> {
+    let whole = u128::from(price_per_mgas.get())
+        .checked_mul(u128::from(gas_limit.get()))?
+        .checked_mul(u128::from(mode.seats()))?;
     let escrow = whole.div_ceil(u128::from(GAS_PER_PRICE));
     u64::try_from(escrow).ok().map(Amount::new)
 }

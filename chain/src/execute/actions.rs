@@ -190,7 +190,7 @@ impl Executor<'_> {
             }
         };
         rule!(self.check_limits(spec, &program));
-        let Some(escrow) = task::escrow_of(spec) else {
+        let Some(escrow) = task::escrow(spec.price_per_mgas, spec.gas_limit, spec.mode) else {
             return Ok(Err(Failure::CostOverflow));
         };
         rule!(self.spend(sender, escrow)?);

@@ -94,8 +94,6 @@ pub enum ResultStatus {
     TooManySteps,
     /// A single step used more gas than a step may.
     StepOutOfGas,
-    /// The program cannot be started within the task's memory.
-    OutOfMemory,
 }
 
 impl ResultStatus {

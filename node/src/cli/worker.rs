@@ -1,0 +1,321 @@
+//! `proofmill worker`: register a device, change or retire it, run it.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Subcommand;
+use proofmill_chain::types::hash::AccountId;
+use proofmill_chain::types::transaction::{Action, worker_consent_bytes};
+use proofmill_chain::types::units::{Amount, Gas};
+use proofmill_chain::types::worker::WorkerTerms;
+use proofmill_rpc::api::WorkerPage;
+use serde_json::json;
+
+use crate::cli::amount::{self, both};
+use crate::cli::sending::Sending;
+use crate::cli::session::Session;
+use crate::cli::{Global, out};
+use crate::config::Log;
+use crate::worker::child::{self, Sandbox};
+use crate::worker::{Worker, WorkerConfig};
+use crate::{keys, stop, telemetry};
+
+/// CPU seconds after which a computing child is ended.
+const CPU_SECONDS_MAX: u64 = 3_600;
+/// Time after which a computing child is ended.
+const WALL_TIME_MAX: Duration = Duration::from_secs(3_600);
+
+/// Rent a device out: register it and run it
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  proofmill worker register --operator dev1 --collateral 200mill
+  proofmill worker run")]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: WorkerCommand,
+}
+
+/// What to do with a worker.
+#[derive(Debug, Subcommand)]
+pub enum WorkerCommand {
+    /// Register this device's worker; its key is made when there is none
+    #[command(after_help = "\
+Examples:
+  proofmill worker register --operator dev1 --collateral 200mill
+  proofmill worker register --operator alice --collateral 500mill --price 4 --tags simd,europe")]
+    Register(Register),
+    /// Change what the worker offers, or add collateral
+    #[command(after_help = "\
+Examples:
+  proofmill worker update --operator dev1 --price 8
+  proofmill worker update --operator dev1 --inactive")]
+    Update(Update),
+    /// Withdraw the worker; its collateral returns when it holds no seat any more
+    #[command(after_help = "\
+Examples:
+  proofmill worker retire --operator dev1")]
+    Retire {
+        /// The key that registered it
+        #[arg(long, value_name = "NAME")]
+        operator: String,
+        /// The fee.
+        #[command(flatten)]
+        sending: Sending,
+    },
+    /// Compute tasks until stopped
+    #[command(after_help = "\
+Examples:
+  proofmill worker run
+  proofmill worker run --home /srv/worker --rpc http://127.0.0.1:26650/rpc --node http://127.0.0.1:26651/rpc")]
+    Run {
+        /// Further nodes to ask when the first does not answer
+        #[arg(long = "node", value_name = "URL")]
+        nodes: Vec<String>,
+        /// Stop when standard input ends
+        #[arg(long, hide = true)]
+        exit_with_parent: bool,
+    },
+    /// Run one job from standard input under hard limits; used by `worker run`
+    #[command(hide = true, after_help = "\
+Example:
+  proofmill worker compute")]
+    Compute,
+}
+
+/// What a worker offers.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Offer")]
+pub struct Offer {
+    /// The least it asks, in grain per million gas
+    #[arg(long, value_name = "GRAIN", default_value_t = 5)]
+    pub price: u64,
+    /// The largest gas limit it takes
+    #[arg(long, value_name = "GAS", default_value_t = 100_000_000_000)]
+    pub gas_limit_max: u64,
+    /// The most memory it gives to a task, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 256)]
+    pub memory: u32,
+    /// What it can do: lower-case words with hyphens
+    #[arg(long, value_name = "TAG,TAG", value_delimiter = ',')]
+    pub tags: Vec<String>,
+}
+
+impl Offer {
+    fn terms(&self, active: bool) -> WorkerTerms {
+        /// Pages of 64 KiB in a MiB.
+        const PAGES: u32 = 16;
+        let mut tags = self.tags.clone();
+        tags.sort();
+        tags.dedup();
+        WorkerTerms {
+            price_per_mgas: Amount::new(self.price),
+            gas_limit_max: Gas::new(self.gas_limit_max),
+            memory_pages_max: self.memory.saturating_mul(PAGES),
+            tags,
+            active,
+        }
+    }
+}
+
+/// A registration.
+#[derive(Debug, clap::Args)]
+pub struct Register {
+    /// The key that pays the collateral and is paid for the work
+    #[arg(long, value_name = "NAME")]
+    pub operator: String,
+    /// What it puts up
+    #[arg(long, value_name = "AMOUNT", value_parser = amount::parse)]
+    pub collateral: Amount,
+    /// The offer.
+    #[command(flatten)]
+    pub offer: Offer,
+    /// The fee.
+    #[command(flatten)]
+    pub sending: Sending,
+}
+
+/// A change of the offer.
+#[derive(Debug, clap::Args)]
+pub struct Update {
+    /// The key that registered it
+    #[arg(long, value_name = "NAME")]
+    pub operator: String,
+    /// Collateral to add
+    #[arg(long, value_name = "AMOUNT", default_value = "0", value_parser = amount::parse)]
+    pub add_collateral: Amount,
+    /// Take no more seats for now
+    #[arg(long)]
+    pub inactive: bool,
+    /// The offer.
+    #[command(flatten)]
+    pub offer: Offer,
+    /// The fee.
+    #[command(flatten)]
+    pub sending: Sending,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// With a message for people.
+pub fn run(args: Args, global: &Global) -> Result<()> {
+    match args.command {
+        WorkerCommand::Register(register) => self::register(&register, global),
+        WorkerCommand::Update(update) => {
+            let worker = worker_id(global)?;
+            let action = Action::UpdateWorker {
+                worker,
+                terms: update.offer.terms(!update.inactive),
+                add_collateral: update.add_collateral,
+            };
+            order(&update.operator, &action, worker, &update.sending, global)
+        }
+        WorkerCommand::Retire { operator, sending } => {
+            let worker = worker_id(global)?;
+            let action = Action::RetireWorker { worker };
+            order(&operator, &action, worker, &sending, global)
+        }
+        WorkerCommand::Run {
+            nodes,
+            exit_with_parent,
+        } => work(nodes, exit_with_parent, global),
+        WorkerCommand::Compute => child::serve(CPU_SECONDS_MAX),
+    }
+}
+
+fn worker_id(global: &Global) -> Result<AccountId> {
+    let path = global.home()?.worker_key();
+    Ok(keys::read(&path)
+        .context("the worker's key: `proofmill worker register` makes it")?
+        .public())
+}
+
+fn register(args: &Register, global: &Global) -> Result<()> {
+    let home = global.home()?;
+    let path = home.worker_key();
+    let key = if path.exists() {
+        keys::read(&path)?
+    } else {
+        let key = keys::generate()?;
+        keys::write_new(&path, &key)?;
+        key
+    };
+    let session = Session::open(global)?;
+    let operator = session.key(&args.operator)?.public();
+    let worker = key.public();
+    let genesis = session.info.genesis_hash;
+    let action = Action::RegisterWorker {
+        worker,
+        terms: args.offer.terms(true),
+        collateral: args.collateral,
+        consent: key.sign(&worker_consent_bytes(&genesis, &operator, &worker)),
+    };
+    order(&args.operator, &action, worker, &args.sending, global)
+}
+
+/// Sends an operator's transaction and shows what became of the worker.
+fn order(
+    operator: &str,
+    action: &Action,
+    worker: AccountId,
+    sending: &Sending,
+    global: &Global,
+) -> Result<()> {
+    let session = Session::open(global)?;
+    let wallet = session.wallet(operator)?;
+    let sent = wallet.send(action, &sending.options(&session)?)?;
+    let receipt = session.client.wait_applied(&sent)?;
+    let page: WorkerPage = session.client.call("worker_list", &json!({ "limit": 200 }))?;
+    let found = page.workers.into_iter().find(|view| view.worker.id == worker);
+    if global.json {
+        return out::json(&json!({ "worker": worker, "receipt": receipt, "state": found }));
+    }
+    let mut lines = vec![
+        ("worker", worker.to_string()),
+        ("operator", session.name_of(&wallet.account())),
+        ("block", receipt.height.to_string()),
+    ];
+    if let Some(view) = found {
+        lines.push(("collateral", both(view.worker.collateral)));
+        lines.push((
+            "offer",
+            format!(
+                "{} grain per million gas, {} gas, {} pages of memory",
+                view.worker.terms.price_per_mgas,
+                view.worker.terms.gas_limit_max,
+                view.worker.terms.memory_pages_max
+            ),
+        ));
+    } else {
+        lines.push(("state", "not registered".to_owned()));
+    }
+    out::text(&out::pairs(&lines))
+}
+
+fn work(more: Vec<String>, exit_with_parent: bool, global: &Global) -> Result<()> {
+    let home = global.home()?;
+    let key = keys::read(&home.worker_key())
+        .context("the worker's key: `proofmill worker register` makes it")?;
+    let _log = telemetry::init(&Log::default(), &home.logs().join("worker.log"), false)?;
+    let mut nodes = vec![global.rpc.clone()];
+    nodes.extend(more);
+    let config = WorkerConfig {
+        key,
+        nodes,
+        journal: home.worker(),
+        sandbox: Sandbox {
+            executable: executable()?,
+            arguments: vec!["worker".into(), "compute".into()],
+            wall_time_max: WALL_TIME_MAX,
+        },
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .context("no threads for signals")?;
+    let asked = Arc::new(AtomicBool::new(false));
+    let stopper = Arc::new(OnceLock::new());
+    {
+        let _in_runtime = runtime.enter();
+        let mut stop = stop::requested(exit_with_parent)?;
+        let (asked, stopper) = (Arc::clone(&asked), Arc::clone(&stopper));
+        runtime.spawn(async move {
+            stop::wait(&mut stop).await;
+            asked.store(true, Ordering::SeqCst);
+            if let Some(stopper) = stopper.get() {
+                crate::worker::Stopper::stop(stopper);
+            }
+        });
+    }
+    let started = Worker::start(config, &|| asked.load(Ordering::SeqCst));
+    if asked.load(Ordering::SeqCst) {
+        return Ok(());
+    }
+    let (worker, handle) = started?;
+    // Set once, here: the cell was empty.
+    let handle = stopper.get_or_init(|| handle);
+    if asked.load(Ordering::SeqCst) {
+        handle.stop();
+    }
+    worker.run()
+}
+
+/// This program's file; the kernel names a replaced one with a suffix that is not part of its name.
+fn executable() -> Result<PathBuf> {
+    let path = PathBuf::from("/proc/self/exe");
+    if path.exists() {
+        // Still the very file that runs, whatever has been put in its place.
+        return Ok(path);
+    }
+    let path = std::env::current_exe().context("this program's own file is unknown")?;
+    if !path.exists() {
+        bail!("{} is gone; start the worker again", path.display());
+    }
+    Ok(path)
+}

@@ -1,0 +1,422 @@
+//! The node's heart: the chain over the store, as consensus and the front end use it.
+//!
+//! ```text
+//!   front end, gossip ──admit──▶ pools ──propose──▶ consensus ──validate, commit──▶ store
+//! ```
+//!
+//! [`Engine`] owns the pools and the blocks that were found valid and wait for their decision.
+//! Everything that changes the chain goes through [`Engine::apply`], one height after the other.
+
+mod admit;
+pub mod application;
+mod pace;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use proofmill_chain::build::{Candidates, build};
+use proofmill_chain::codec;
+use proofmill_chain::crypto::sign::SecretKey;
+use proofmill_chain::crypto::verify::BatchSecret;
+use proofmill_chain::execute::sum_supply;
+use proofmill_chain::pipeline::{self, BlockError, Context, SealedBlock};
+use proofmill_chain::state::StateError;
+use proofmill_chain::state::overlay::Overlay;
+use proofmill_chain::types::account::Account;
+use proofmill_chain::types::block::Certificate;
+use proofmill_chain::types::genesis::Genesis;
+use proofmill_chain::types::hash::{AccountId, Hash};
+use proofmill_chain::types::params::Params;
+use proofmill_chain::types::units::{Height, Round};
+use proofmill_chain::types::validator::ValidatorSet;
+use tokio::sync::{Notify, watch};
+
+pub use self::admit::{AdmitError, Taken};
+use crate::gossip::GossipHandle;
+use crate::machine::ComputeMachine;
+use crate::mempool::{AttestationLimits, AttestationPool, Mempool, MempoolLimits, Selection};
+use crate::store::{CommitBatch, Head, Store, StoreError};
+
+/// A proposal that claims to be further in the future than this is held until it is due.
+pub const CLOCK_DRIFT_MAX: Duration = Duration::from_millis(500);
+/// Most valid blocks of one height kept until one is decided.
+const SEALED_MAX: usize = 16;
+
+/// Our own trouble: what stops the node rather than let it do something wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The state.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The ledger's law is broken.
+    #[error("supply check at height {height}: {reason}")]
+    Supply {
+        /// After which block.
+        height: Height,
+        /// How.
+        reason: String,
+    },
+    /// A decided block is not valid here: this node and the others disagree.
+    #[error("decided block {height} is not valid on this node: {reason}")]
+    Disagreement {
+        /// Which.
+        height: Height,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// The keys that a validator signs with.
+#[derive(Clone, Debug)]
+pub struct ValidatorKeys {
+    /// Votes and blocks.
+    pub consensus: SecretKey,
+    /// The beacon.
+    pub beacon: SecretKey,
+}
+
+/// What an engine is made of.
+pub struct EngineParts {
+    /// What the chain starts from.
+    pub genesis: Genesis,
+    /// The data directory.
+    pub store: Store,
+    /// Its keys.
+    pub keys: ValidatorKeys,
+    /// The node's own secret for batch verification.
+    pub secret: BatchSecret,
+    /// How long a height may stay without a block when there is no work.
+    pub idle: Duration,
+    /// The whole state is summed up every so many blocks; 0 for never.
+    pub verify_supply_every: u64,
+}
+
+/// The chain over its store.
+pub struct Engine {
+    genesis: Genesis,
+    genesis_hash: Hash,
+    validators: ValidatorSet,
+    store: Store,
+    machine: ComputeMachine,
+    keys: ValidatorKeys,
+    secret: BatchSecret,
+    idle: Duration,
+    verify_supply_every: u64,
+    pools: Mutex<Pools>,
+    /// Valid blocks of the next height, by hash.
+    sealed: Mutex<BTreeMap<Hash, Arc<SealedBlock>>>,
+    head: watch::Sender<Head>,
+    last_commit: Mutex<Instant>,
+    work: Notify,
+    gossip: OnceLock<GossipHandle>,
+}
+
+/// What waits for a block.
+pub(crate) struct Pools {
+    pub(crate) transactions: Mempool,
+    pub(crate) attestations: AttestationPool,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic while a lock was held left consistent data: every change under these locks is one call.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The clock of this machine, milliseconds since the Unix epoch.
+#[must_use]
+pub fn clock_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |time| {
+        u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+    })
+}
+
+impl Engine {
+    /// Puts an engine together.
+    ///
+    /// # Errors
+    /// When the genesis has no valid validator set.
+    pub fn new(parts: EngineParts) -> Result<Self, EngineError> {
+        let validators = parts
+            .genesis
+            .validator_set()
+            .map_err(|error| EngineError::Store(StoreError::Genesis(error)))?;
+        let genesis_hash = parts.genesis.hash();
+        let pools = Pools {
+            transactions: Mempool::new(
+                genesis_hash,
+                &parts.genesis.params,
+                MempoolLimits::default(),
+            ),
+            attestations: AttestationPool::new(genesis_hash, AttestationLimits::default()),
+        };
+        Ok(Self {
+            genesis_hash,
+            validators,
+            head: watch::Sender::new(parts.store.head()),
+            genesis: parts.genesis,
+            store: parts.store,
+            machine: ComputeMachine::default(),
+            keys: parts.keys,
+            secret: parts.secret,
+            idle: parts.idle,
+            verify_supply_every: parts.verify_supply_every,
+            pools: Mutex::new(pools),
+            sealed: Mutex::default(),
+            last_commit: Mutex::new(Instant::now()),
+            work: Notify::new(),
+            gossip: OnceLock::new(),
+        })
+    }
+
+    /// Says where admitted transactions and attestations are passed on.
+    pub fn attach_gossip(&self, gossip: GossipHandle) {
+        // A second handle is ignored: there is one gossip per node.
+        let _ = self.gossip.set(gossip);
+    }
+
+    /// The gossip, once attached.
+    #[must_use]
+    pub fn gossip(&self) -> Option<&GossipHandle> {
+        self.gossip.get()
+    }
+
+    /// What the chain starts from.
+    #[must_use]
+    pub const fn genesis(&self) -> &Genesis {
+        &self.genesis
+    }
+
+    /// Genesis hash.
+    #[must_use]
+    pub const fn genesis_hash(&self) -> Hash {
+        self.genesis_hash
+    }
+
+    /// The parameters.
+    #[must_use]
+    pub const fn params(&self) -> &Params {
+        &self.genesis.params
+    }
+
+    /// The store.
+    #[must_use]
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The machine.
+    #[must_use]
+    pub const fn machine(&self) -> &ComputeMachine {
+        &self.machine
+    }
+
+    /// This validator's consensus key.
+    #[must_use]
+    pub fn validator(&self) -> AccountId {
+        self.keys.consensus.public()
+    }
+
+    /// The validators of any height: genesis fixes them.
+    #[must_use]
+    pub const fn validators(&self) -> &ValidatorSet {
+        &self.validators
+    }
+
+    /// The last committed block, and every later one.
+    #[must_use]
+    pub fn watch_head(&self) -> watch::Receiver<Head> {
+        self.head.subscribe()
+    }
+
+    pub(crate) fn pools(&self) -> MutexGuard<'_, Pools> {
+        locked(&self.pools)
+    }
+
+    /// Runs `judge` with what a block of the next height is judged against.
+    fn with_context<T>(&self, judge: impl FnOnce(&Context<'_>) -> T) -> T {
+        let head = self.store.head();
+        let tree = self.store.tree();
+        judge(&Context {
+            genesis: &self.genesis_hash,
+            params: &self.genesis.params,
+            parent_height: head.height,
+            parent: &head.hash,
+            parent_validators: &self.validators,
+            state: &self.store,
+            tree: &tree,
+            machine: &self.machine,
+            secret: &self.secret,
+        })
+    }
+
+    /// Judges a block of the next height and keeps it when it is valid. Blocking.
+    ///
+    /// # Errors
+    /// The rule it breaks, or our own trouble.
+    pub fn judge(&self, bytes: &[u8]) -> Result<Arc<SealedBlock>, BlockError> {
+        let sealed = Arc::new(self.with_context(|context| pipeline::validate(bytes, context))?);
+        let mut kept = locked(&self.sealed);
+        if kept.len() < SEALED_MAX {
+            kept.insert(sealed.hash(), Arc::clone(&sealed));
+        }
+        Ok(sealed)
+    }
+
+    /// Builds this validator's block for a round of the next height. Blocking.
+    ///
+    /// # Errors
+    /// When the store or the state cannot be read.
+    pub fn propose(&self, round: Round) -> Result<(Hash, Vec<u8>), EngineError> {
+        let params = self.params();
+        let head = self.store.head();
+        let certificate = match head.height {
+            Height::ZERO => None,
+            height => self.store.certificate(height)?,
+        };
+        let room = Selection {
+            bytes_max: params.block_bytes_max as usize,
+            count_max: params.block_transactions_max as usize,
+            program_bytes_max: params.block_program_bytes_max as usize,
+        };
+        let candidates = {
+            let pools = self.pools();
+            Candidates {
+                transactions: pools.transactions.select(room),
+                attestations: pools.attestations.select(
+                    params.block_bytes_max as usize,
+                    params.block_attestations_max as usize,
+                ),
+                certificate,
+            }
+        };
+        let built = self.with_context(|context| {
+            build(
+                context,
+                round,
+                clock_ms(),
+                &self.keys.consensus,
+                &self.keys.beacon,
+                candidates,
+            )
+        })?;
+        for (id, reason) in &built.refused {
+            tracing::debug!(%id, %reason, "a waiting transaction does not fit the head");
+        }
+        for (id, reason) in &built.void {
+            tracing::debug!(%id, %reason, "a waiting attestation does not fit the head");
+        }
+        Ok((built.hash, codec::encode(&built.block)))
+    }
+
+    /// Makes a decided block the head. Blocking; durable when it returns.
+    ///
+    /// # Errors
+    /// Every error is fatal: the node must stop.
+    pub fn apply(&self, certificate: &Certificate, bytes: &[u8]) -> Result<(), EngineError> {
+        let head = self.store.head();
+        if certificate.height <= head.height {
+            return Ok(());
+        }
+        let known = locked(&self.sealed).remove(&certificate.block);
+        let sealed = match known.filter(|sealed| sealed.block().header.parent == head.hash) {
+            Some(sealed) => sealed,
+            None => self
+                .with_context(|context| pipeline::validate(bytes, context))
+                .map(Arc::new)
+                .map_err(|error| match error {
+                    BlockError::Ours(error) => EngineError::State(error),
+                    error => EngineError::Disagreement {
+                        height: certificate.height,
+                        reason: error.to_string(),
+                    },
+                })?,
+        };
+        if sealed.hash() != certificate.block {
+            return Err(EngineError::Disagreement {
+                height: certificate.height,
+                reason: format!(
+                    "the bytes are block {}, the certificate is for {}",
+                    sealed.hash(),
+                    certificate.block
+                ),
+            });
+        }
+        self.commit(&sealed, certificate)?;
+        self.after_commit(&sealed)
+    }
+
+    fn commit(&self, sealed: &SealedBlock, certificate: &Certificate) -> Result<(), EngineError> {
+        let effects = sealed.effects();
+        self.store.commit(CommitBatch {
+            hash: sealed.hash(),
+            block: sealed.block(),
+            certificate,
+            receipts: &effects.receipts,
+            writes: &effects.writes,
+            tree: sealed.tree().clone(),
+            blobs: effects.blobs.clone(),
+        })?;
+        let block = sealed.block();
+        tracing::info!(
+            height = %block.header.height,
+            hash = %sealed.hash().short(),
+            round = %certificate.round,
+            transactions = block.transactions.len(),
+            attestations = block.attestations.len(),
+            assignments = block.assignments.len(),
+            "block committed"
+        );
+        Ok(())
+    }
+
+    fn after_commit(&self, sealed: &SealedBlock) -> Result<(), EngineError> {
+        let head = self.store.head();
+        locked(&self.sealed).clear();
+        if self.verify_supply_every > 0 && head.height.get() % self.verify_supply_every == 0 {
+            self.verify_supply(head.height)?;
+        }
+        {
+            let mut pools = self.pools();
+            let dropped = pools.transactions.committed(
+                &sealed.block().transactions,
+                head.height,
+                |id| self.account(id),
+            )?;
+            for id in dropped {
+                tracing::debug!(%id, "a waiting transaction can no longer be included");
+            }
+            self.prune_attestations(&mut pools.attestations)?;
+        }
+        *locked(&self.last_commit) = Instant::now();
+        self.head.send_replace(head);
+        self.work.notify_waiters();
+        Ok(())
+    }
+
+    /// Sums the whole state up and compares it with what genesis, burns and rewards account for.
+    fn verify_supply(&self, height: Height) -> Result<(), EngineError> {
+        let mut records = Vec::new();
+        self.store.scan_state(|_, bytes| records.push(bytes.to_vec()))?;
+        let held = sum_supply(records.iter().map(Vec::as_slice)).map_err(|error| {
+            EngineError::Supply {
+                height,
+                reason: error.to_string(),
+            }
+        })?;
+        tracing::debug!(%height, held, "the supply adds up");
+        Ok(())
+    }
+
+    /// An account at the head; one that does not exist is empty.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub fn account(&self, id: &AccountId) -> Result<Account, StateError> {
+        Overlay::new(&self.store).account(*id)
+    }
+}

@@ -1,0 +1,226 @@
+//! A running node: store, engine, gossip, consensus and front end, started and stopped in order.
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use proofmill_chain::crypto::verify::BatchSecret;
+use proofmill_consensus::{EngineConfig, EngineHandle, EngineStatus, Timeouts};
+use proofmill_rpc::http::{Options, Server};
+use proofmill_rpc::port::Ports;
+use serde::Serialize;
+use tokio::sync::{mpsc, watch};
+use zeroize::Zeroizing;
+
+use crate::config::Config;
+use crate::engine::application::ConsensusPort;
+use crate::engine::{Engine, EngineParts, ValidatorKeys};
+use crate::gossip::{Gossip, GossipConfig, Incoming};
+use crate::home::{Home, write_atomically};
+use crate::query::NodePort;
+use crate::store::Store;
+use crate::{genesis_file, keys};
+
+/// What a ready file says.
+#[derive(Serialize)]
+struct Ready {
+    rpc: String,
+    gossip: String,
+    consensus: String,
+    pid: u32,
+}
+
+/// Runs a node until `stop` turns true or something fatal happens.
+///
+/// # Errors
+/// When the node cannot start, or stops by itself.
+pub async fn run(
+    home: Home,
+    config: Config,
+    ready_file: Option<PathBuf>,
+    mut stop: watch::Receiver<bool>,
+) -> Result<()> {
+    let engine = open_engine(&home, &config).await?;
+    let network_seed = keys::read(&home.node_key())
+        .context("node key")?
+        .seed();
+    let (gossip, incoming) = Gossip::start(GossipConfig {
+        listen: config.gossip.listen.parse().context("gossip.listen")?,
+        peers: multiaddrs(&config.gossip.peers, "gossip.peers")?,
+        seed: Zeroizing::new(network_seed),
+        genesis: engine.genesis_hash(),
+    })
+    .context("gossip")?;
+    engine.attach_gossip(gossip.clone());
+    let gossip_address = gossip
+        .listen_addr()
+        .await
+        .context("gossip stopped before it listened")?;
+    let admitting = tokio::task::spawn_blocking({
+        let engine = Arc::clone(&engine);
+        move || admit_all(&engine, incoming)
+    });
+
+    let consensus: Arc<OnceLock<EngineHandle>> = Arc::default();
+    let server = bind_front_end(&config, &engine, &consensus).await?;
+    let rpc_address = server.address();
+    let (close_rpc, mut rpc_closing) = watch::channel(false);
+    let mut serving = tokio::spawn(server.serve(async move {
+        // An error means that the node is gone, and then the front end closes as well.
+        let _ = rpc_closing.wait_for(|closing| *closing).await;
+    }));
+
+    let validator_keys = read_keys(&home)?;
+    let started = EngineHandle::start(
+        EngineConfig {
+            home: home.wal(),
+            listen: config.consensus.listen.clone(),
+            persistent_peers: config.consensus.peers.clone(),
+            key: validator_keys.consensus,
+            network_seed,
+            moniker: config.moniker.clone(),
+            timeouts: Timeouts::default(),
+            max_block_bytes: engine.params().block_bytes_max as usize,
+        },
+        Arc::new(ConsensusPort(Arc::clone(&engine))),
+    )
+    .await
+    .context("consensus")?;
+    let handle = consensus.get_or_init(|| started);
+    let peer = proofmill_consensus::peer_id(&network_seed);
+    tracing::info!(rpc = %rpc_address, gossip = %gossip_address, "node started");
+    if let Some(path) = ready_file {
+        let ready = Ready {
+            rpc: format!("http://{rpc_address}/rpc"),
+            gossip: gossip_address.to_string(),
+            consensus: format!("{}/p2p/{peer}", config.consensus.listen),
+            pid: std::process::id(),
+        };
+        let text = serde_json::to_string_pretty(&ready).context("a ready file is plain JSON")?;
+        write_atomically(&path, &(text + "\n"))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+
+    let outcome = tokio::select! {
+        _ = stop.wait_for(|stop| *stop) => {
+            tracing::info!("stopping");
+            Ok(())
+        }
+        ended = handle.stopped() => match ended {
+            Ok(()) => bail_with("consensus ended without being asked to"),
+            Err(error) => Err(anyhow::Error::new(error)),
+        },
+        served = &mut serving => match served {
+            Ok(Ok(())) => bail_with("the front end ended without being asked to"),
+            Ok(Err(error)) => Err(anyhow::Error::new(error).context("the front end failed")),
+            Err(error) => Err(anyhow::Error::new(error).context("the front end died")),
+        },
+    };
+    // Clients first, then the votes, then the network; the store closes when the last user goes.
+    close_rpc.send_replace(true);
+    handle.stop().await;
+    gossip.stop().await;
+    if !serving.is_finished() {
+        // The server bounds its own shutdown; whatever it answers, the node is going.
+        let _ = serving.await;
+    }
+    let _ = admitting.await;
+    match &outcome {
+        Ok(()) => tracing::info!(height = %engine.store().head().height, "stopped"),
+        Err(error) => tracing::error!("the node stops: {error:#}"),
+    }
+    outcome
+}
+
+fn bail_with(what: &str) -> Result<()> {
+    bail!("{what}")
+}
+
+fn multiaddrs(texts: &[String], key: &str) -> Result<Vec<libp2p::Multiaddr>> {
+    texts
+        .iter()
+        .map(|text| {
+            text.parse()
+                .with_context(|| format!("{key}: `{text}` is not a multiaddress"))
+        })
+        .collect()
+}
+
+fn read_keys(home: &Home) -> Result<ValidatorKeys> {
+    Ok(ValidatorKeys {
+        consensus: keys::read(&home.validator_key()).context("validator key")?,
+        beacon: keys::read(&home.beacon_key()).context("beacon key")?,
+    })
+}
+
+async fn open_engine(home: &Home, config: &Config) -> Result<Arc<Engine>> {
+    let genesis = genesis_file::load(&home.genesis())?;
+    let keys = read_keys(home)?;
+    let database = home.database();
+    let idle = Duration::from_millis(config.block.idle_ms);
+    let verify_supply_every = config.supply.verify_every;
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret).context("the system gave no random numbers")?;
+    let engine = tokio::task::spawn_blocking(move || -> Result<Engine> {
+        let store = Store::open(&database, &genesis)?;
+        let head = store.head();
+        tracing::info!(height = %head.height, hash = %head.hash, "store opened");
+        Ok(Engine::new(EngineParts {
+            genesis,
+            store,
+            keys,
+            secret: BatchSecret::new(secret),
+            idle,
+            verify_supply_every,
+        })?)
+    })
+    .await
+    .context("opening the store died")??;
+    Ok(Arc::new(engine))
+}
+
+async fn bind_front_end(
+    config: &Config,
+    engine: &Arc<Engine>,
+    consensus: &Arc<OnceLock<EngineHandle>>,
+) -> Result<Server> {
+    let address = config
+        .rpc
+        .listen
+        .parse()
+        .with_context(|| format!("rpc.listen: `{}` is not an address", config.rpc.listen))?;
+    let of = Arc::clone(consensus);
+    let at = Arc::clone(engine);
+    let port = Arc::new(NodePort {
+        engine: Arc::clone(engine),
+        moniker: config.moniker.clone(),
+        status: Arc::new(move || {
+            of.get().map_or_else(
+                || EngineStatus {
+                    height: at.store().head().height,
+                    round: proofmill_chain::types::units::Round::new(0),
+                    peers: 0,
+                },
+                EngineHandle::status,
+            )
+        }),
+    });
+    let ports = Ports {
+        query: port.clone(),
+        submit: port,
+    };
+    let options = Options {
+        allowed_origins: config.rpc.cors_origins.clone(),
+        ..Options::default()
+    };
+    Ok(Server::bind(address, ports, options).await?)
+}
+
+/// Judges what peers pass on, in the order it comes, until gossip stops.
+fn admit_all(engine: &Engine, mut incoming: mpsc::Receiver<Incoming>) {
+    while let Some(message) = incoming.blocking_recv() {
+        let acceptance = engine.admit_gossip(message.topic, &message.bytes);
+        message.answer(acceptance);
+    }
+}

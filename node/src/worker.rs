@@ -1,0 +1,352 @@
+//! A worker: a device that computes tasks. It has no privilege; it speaks JSON-RPC to any node.
+//!
+//! ```text
+//! poll ──seat drawn──▶ compute (in a child) ──▶ journal (synced) ──▶ commit ──all committed──▶ reveal
+//! ```
+//!
+//! The journal is written before the commitment is sent, so a worker that is killed at any moment
+//! finds what it committed to and reveals it.
+
+pub mod child;
+pub mod journal;
+mod nodes;
+mod pace;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow};
+use proofmill_chain::codec;
+use proofmill_chain::crypto::sign::SecretKey;
+use proofmill_chain::types::hash::{AccountId, Blob, Hash};
+use proofmill_chain::types::params::Params;
+use proofmill_chain::types::task::{
+    Attestation, AttestationMessage, OUTPUT_BYTES_MAX, Phase, SignedAttestation,
+    Statement,
+};
+use proofmill_rpc::api::{AttestationSent, Hex, NodeInfo, TaskPage, TaskView};
+use serde_json::json;
+
+use self::child::{Job, Sandbox};
+use self::journal::{Entry, Journal};
+pub use self::nodes::Nodes;
+use self::pace::Pace;
+
+/// How often the chain is asked for seats.
+const POLL: Duration = Duration::from_millis(200);
+/// How long an attestation that the chain does not show is waited for before it is sent again.
+const RESEND: Duration = Duration::from_secs(1);
+/// How often a computation that failed for a reason of this host is tried again.
+const ATTEMPTS_MAX: u32 = 3;
+
+/// What a worker runs with.
+pub struct WorkerConfig {
+    /// Its key.
+    pub key: SecretKey,
+    /// Front ends of nodes; the next one is asked when one does not answer.
+    pub nodes: Vec<String>,
+    /// Directory of the journal.
+    pub journal: PathBuf,
+    /// How programs are run.
+    pub sandbox: Sandbox,
+}
+
+/// A seat that this worker holds: the task and the draw.
+type SeatId = (Hash, u8);
+
+/// What happens beside the clock.
+enum Event {
+    Stop,
+    Computed(SeatId, Result<Entry>),
+}
+
+/// Asks a running worker to stop.
+#[derive(Clone)]
+pub struct Stopper(Sender<Event>);
+
+impl Stopper {
+    /// Asks; the worker stops at the next opportunity.
+    pub fn stop(&self) {
+        // A worker that is gone has stopped.
+        let _ = self.0.send(Event::Stop);
+    }
+}
+
+/// A worker.
+pub struct Worker {
+    key: SecretKey,
+    id: AccountId,
+    nodes: Nodes,
+    journal: Journal,
+    sandbox: Sandbox,
+    events: Receiver<Event>,
+    sender: Sender<Event>,
+    genesis: Hash,
+    params: Params,
+    computing: BTreeSet<SeatId>,
+    failures: BTreeMap<SeatId, u32>,
+    sent: BTreeMap<(SeatId, bool), Instant>,
+    pace: Pace,
+}
+
+impl Worker {
+    /// Opens the journal and meets the chain; waits for a node to answer.
+    ///
+    /// # Errors
+    /// When the journal cannot be opened, belongs to another chain, or a node refuses.
+    pub fn start(config: WorkerConfig, stopped: &dyn Fn() -> bool) -> Result<(Self, Stopper)> {
+        let mut nodes = Nodes::new(&config.nodes)?;
+        let info: NodeInfo = nodes.wait_for("node_info", stopped)?;
+        let params: Params = nodes.wait_for("chain_getParams", stopped)?;
+        let journal = Journal::open(&config.journal, &info.genesis_hash)?;
+        let (sender, events) = channel();
+        let id = config.key.public();
+        tracing::info!(worker = %id, chain = %info.chain_id, entries = journal.len(), "worker started");
+        let stopper = Stopper(sender.clone());
+        Ok((
+            Self {
+                key: config.key,
+                id,
+                nodes,
+                journal,
+                sandbox: config.sandbox,
+                events,
+                sender,
+                genesis: info.genesis_hash,
+                params,
+                computing: BTreeSet::new(),
+                failures: BTreeMap::new(),
+                sent: BTreeMap::new(),
+                pace: Pace::new(POLL),
+            },
+            stopper,
+        ))
+    }
+
+    /// Works until it is asked to stop.
+    ///
+    /// # Errors
+    /// When the journal cannot be written: a worker that cannot remember must not commit.
+    pub fn run(mut self) -> Result<()> {
+        loop {
+            match self.look() {
+                Ok(()) => self.pace.succeeded(),
+                Err(Trouble::Fatal(error)) => return Err(error),
+                Err(Trouble::Node(error)) => self.pace.failed(&error),
+            }
+            match self.events.recv_timeout(self.pace.pause()) {
+                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => {
+                    tracing::info!("worker stopped");
+                    return Ok(());
+                }
+                Ok(Event::Computed(seat, entry)) => self.computed(seat, entry)?,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    /// One look at the chain: what do my seats need?
+    fn look(&mut self) -> Result<(), Trouble> {
+        let mut seen = BTreeSet::new();
+        for state in ["committing", "revealing"] {
+            for task in self.seats_in(state)? {
+                self.serve(&task, &mut seen)?;
+            }
+        }
+        self.forget_what_is_over(&seen)
+    }
+
+    fn seats_in(&mut self, state: &str) -> Result<Vec<Hash>, Trouble> {
+        let page: TaskPage = self.nodes.call(
+            "task_list",
+            &json!({ "state": state, "worker": self.id, "limit": 200 }),
+        )?;
+        Ok(page.tasks.into_iter().map(|summary| summary.task).collect())
+    }
+
+    fn serve(&mut self, id: &Hash, seen: &mut BTreeSet<SeatId>) -> Result<(), Trouble> {
+        let view: TaskView = self.nodes.call("task_get", &json!({ "task": id }))?;
+        let task = view.task;
+        let Some(seat) = task.seats.iter().find(|seat| seat.worker == self.id) else {
+            return Ok(());
+        };
+        let seat_id = (*id, seat.draw);
+        seen.insert(seat_id);
+        let entry = self.journal.get(&seat_id).cloned();
+        match (&task.phase, entry) {
+            (Phase::Committing { .. }, None) if seat.commitment.is_none() => {
+                self.compute(seat_id)
+            }
+            (Phase::Committing { .. }, Some(entry)) if seat.commitment.is_none() => {
+                self.send_commit(seat_id, &entry)
+            }
+            (Phase::Revealing { .. }, Some(entry)) if seat.claim.is_none() => {
+                self.send_reveal(seat_id, &entry)
+            }
+            (_, None) if seat.commitment.is_some() && seat.claim.is_none() => {
+                tracing::warn!(task = %id, "this seat is committed but the journal knows nothing of it");
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Starts a computation in a thread of its own, which waits for the child process.
+    fn compute(&mut self, seat: SeatId) -> Result<(), Trouble> {
+        if !self.computing.is_empty() || self.failures.get(&seat).is_some_and(|n| *n >= ATTEMPTS_MAX)
+        {
+            return Ok(());
+        }
+        let view: TaskView = self.nodes.call(
+            "task_get",
+            &json!({ "task": seat.0, "include_input": true, "include_program": true }),
+        )?;
+        let (Some(input), Some(program)) = (view.input_bytes, view.program_bytes) else {
+            return Err(Trouble::Node(anyhow!("the node gave no input or program")));
+        };
+        // Whatever node we ask: the bytes must be those that the chain names.
+        if input.hash() != view.task.input || program.hash() != view.task.program {
+            return Err(Trouble::Node(anyhow!(
+                "the node gave bytes that are not those of task {}",
+                seat.0
+            )));
+        }
+        let job = Job {
+            program,
+            input,
+            gas_limit: view.task.gas_limit,
+            memory_pages: view.task.memory_pages,
+            steps_max: self.params.task_steps_max,
+            step_gas_max: self.params.step_gas_max,
+            output_bytes_max: u32::try_from(OUTPUT_BYTES_MAX)
+                .expect("the largest output is far below 4 GiB"),
+        };
+        tracing::info!(task = %seat.0, draw = seat.1, gas_limit = %job.gas_limit, "computing");
+        self.computing.insert(seat);
+        let sandbox = self.sandbox.clone();
+        let sender = self.sender.clone();
+        std::thread::Builder::new()
+            .name("compute".to_owned())
+            .spawn(move || {
+                let entry = sandbox.run(&job).and_then(|(claim, output)| {
+                    let mut salt = [0; 32];
+                    getrandom::fill(&mut salt).context("the system gave no random numbers")?;
+                    Ok(Entry {
+                        task: seat.0,
+                        draw: seat.1,
+                        salt: Hash::new(salt),
+                        claim,
+                        output,
+                    })
+                });
+                // When nobody listens the worker has stopped, and the result is computed again.
+                let _ = sender.send(Event::Computed(seat, entry));
+            })
+            .map_err(|error| Trouble::Node(anyhow!("no thread for a computation: {error}")))?;
+        Ok(())
+    }
+
+    fn computed(&mut self, seat: SeatId, entry: Result<Entry>) -> Result<()> {
+        self.computing.remove(&seat);
+        match entry {
+            Ok(entry) => {
+                tracing::info!(task = %seat.0, gas = %entry.claim.gas, status = ?entry.claim.status, "computed");
+                self.journal
+                    .put(entry)
+                    .context("the journal cannot be written; nothing was committed")?;
+            }
+            Err(error) => {
+                let failures = self.failures.entry(seat).or_default();
+                *failures = failures.saturating_add(1);
+                tracing::error!(task = %seat.0, attempt = *failures, "this host could not compute: {error:#}");
+            }
+        }
+        Ok(())
+    }
+
+    fn send_commit(&mut self, seat: SeatId, entry: &Entry) -> Result<(), Trouble> {
+        let commitment = entry
+            .claim
+            .commitment(&entry.task, entry.draw, &self.id, &entry.salt);
+        self.send(seat, Statement::Commit { commitment }, Blob::default())
+    }
+
+    fn send_reveal(&mut self, seat: SeatId, entry: &Entry) -> Result<(), Trouble> {
+        let statement = Statement::Reveal {
+            claim: entry.claim,
+            salt: entry.salt,
+        };
+        self.send(seat, statement, entry.output.clone())
+    }
+
+    fn send(&mut self, seat: SeatId, statement: Statement, output: Blob) -> Result<(), Trouble> {
+        let is_reveal = matches!(statement, Statement::Reveal { .. });
+        let recently = self
+            .sent
+            .get(&(seat, is_reveal))
+            .is_some_and(|at| at.elapsed() < RESEND);
+        if recently {
+            return Ok(());
+        }
+        let attestation = Attestation {
+            task: seat.0,
+            draw: seat.1,
+            worker: self.id,
+            statement,
+        };
+        let message = AttestationMessage {
+            signed: SignedAttestation {
+                attestation,
+                signature: self.key.sign(&attestation.sign_bytes(&self.genesis)),
+            },
+            output,
+        };
+        let bytes = Hex(codec::encode(&message));
+        let sent: AttestationSent = self
+            .nodes
+            .call("attestation_send", &json!({ "attestation": bytes }))?;
+        tracing::info!(task = %seat.0, reveal = is_reveal, id = %sent.attestation.short(), "attested");
+        self.sent.insert((seat, is_reveal), Instant::now());
+        Ok(())
+    }
+
+    /// Drops journal entries of tasks that are over.
+    fn forget_what_is_over(&mut self, seen: &BTreeSet<SeatId>) -> Result<(), Trouble> {
+        let unseen: Vec<_> = self
+            .journal
+            .seats()
+            .filter(|seat| !seen.contains(seat))
+            .collect();
+        for seat in unseen {
+            let view: TaskView = self.nodes.call("task_get", &json!({ "task": seat.0 }))?;
+            let held = view
+                .task
+                .seats
+                .iter()
+                .any(|held| held.worker == self.id && held.draw == seat.1);
+            if view.task.phase.is_over() || !held {
+                self.journal.remove(&seat).map_err(Trouble::Fatal)?;
+                self.failures.remove(&seat);
+                self.sent.retain(|(sent, _), _| *sent != seat);
+                tracing::info!(task = %seat.0, state = view.task.phase.name(), "task over");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What went wrong in a look.
+enum Trouble {
+    /// A node, or the way to it: try again.
+    Node(anyhow::Error),
+    /// This worker cannot go on.
+    Fatal(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Trouble {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Node(error)
+    }
+}
