@@ -146,7 +146,7 @@ fn statements() -> impl Strategy<Value = Statement> {
     let statuses = prop_oneof![
         Just(ResultStatus::Done),
         Just(ResultStatus::Trap),
-        Just(ResultStatus::OutOfMemory),
+        Just(ResultStatus::StepOutOfGas),
     ];
     prop_oneof![
         hashes().prop_map(|commitment| Statement::Commit { commitment }),

@@ -111,14 +111,13 @@ pub(crate) fn transaction(action: Action, sponsor: Option<AccountId>) -> SignedT
     }
 }
 
-pub(crate) const STATUSES: [ResultStatus; 7] = [
+pub(crate) const STATUSES: [ResultStatus; 6] = [
     ResultStatus::Done,
     ResultStatus::Trap,
     ResultStatus::OutOfGas,
     ResultStatus::BadOutput,
     ResultStatus::TooManySteps,
     ResultStatus::StepOutOfGas,
-    ResultStatus::OutOfMemory,
 ];
 
 fn claim() -> ResultClaim {
