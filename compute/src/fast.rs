@@ -51,6 +51,7 @@ impl Wasmtime {
             .cranelift_nan_canonicalization(true)
             .consume_fuel(false)
             .epoch_interruption(false)
+            .async_stack_size(THREAD_STACK_BYTES) // unused, but has to be the larger
             .max_wasm_stack(NATIVE_STACK_BYTES)
             .memory_reservation(MEMORY_RESERVATION_BYTES)
             .memory_reservation_for_growth(0)

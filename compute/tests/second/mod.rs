@@ -16,7 +16,7 @@ static WASMTIME: LazyLock<fast::Wasmtime> =
     LazyLock::new(|| fast::Wasmtime::new().expect("the host runs wasmtime"));
 
 /// Limits under which most test programs run.
-pub const LIMITS: RunLimits = RunLimits {
+pub(crate) const LIMITS: RunLimits = RunLimits {
     gas_limit: 20_000_000,
     memory_pages: 8,
     steps_max: 100,
@@ -24,7 +24,7 @@ pub const LIMITS: RunLimits = RunLimits {
     output_bytes_max: 65_536,
 };
 
-pub struct Wasmi;
+pub(crate) struct Wasmi;
 
 impl Machine for Wasmi {
     fn run(
@@ -40,14 +40,14 @@ impl Machine for Wasmi {
     }
 }
 
-pub struct WasmiInstance {
+pub(crate) struct WasmiInstance {
     store: Store<StoreLimits>,
     instance: wasmi::Instance,
     memory: wasmi::Memory,
 }
 
 impl WasmiInstance {
-    pub fn new(module: &[u8], pages: u32) -> Result<Self, MachineError> {
+    pub(crate) fn new(module: &[u8], pages: u32) -> Result<Self, MachineError> {
         let failed = |error: wasmi::Error| MachineError::Engine(error.to_string());
         let mut config = Config::default();
         config
@@ -149,13 +149,13 @@ fn fault(error: &wasmi::Error) -> Fault {
     })
 }
 
-pub fn load(wat: &str) -> Program {
+pub(crate) fn load(wat: &str) -> Program {
     let module = wat::parse_str(wat).expect("the test's text is well formed");
     Program::load(&module, &ModuleLimits::default()).expect("the test's module is a program")
 }
 
 /// Runs a program on both engines, which have to agree on all of the outcome.
-pub fn both(program: &Program, input: &[u8], limits: &RunLimits) -> Outcome {
+pub(crate) fn both(program: &Program, input: &[u8], limits: &RunLimits) -> Outcome {
     let mut heard = Vec::new();
     let fast = WASMTIME
         .run(program, input, limits, &mut |step, gas| {
@@ -172,13 +172,13 @@ pub fn both(program: &Program, input: &[u8], limits: &RunLimits) -> Outcome {
 }
 
 /// What the module does by itself: its output or its trap, with no gas, no counters, no checkpoints.
-pub fn uninstrumented(
+pub(crate) fn uninstrumented(
     module: &[u8],
     input: &[u8],
     limits: &RunLimits,
 ) -> Result<Vec<u8>, TrapKind> {
     let mut instance = WasmiInstance::new(module, limits.memory_pages).expect("wasmi runs it");
-    let mut call = |instance: &mut WasmiInstance, entry, arguments: &[i32]| match instance
+    let call = |instance: &mut WasmiInstance, entry, arguments: &[i32]| match instance
         .call(entry, arguments)
     {
         Ok(value) => Ok(value),
@@ -197,7 +197,7 @@ pub fn uninstrumented(
 }
 
 /// `both`, and the original module without instrumentation does the same where gas plays no part.
-pub fn same_as_uninstrumented(wat: &str, input: &[u8]) -> Outcome {
+pub(crate) fn same_as_uninstrumented(wat: &str, input: &[u8]) -> Outcome {
     let outcome = both(&load(wat), input, &LIMITS);
     let module = wat::parse_str(wat).expect("parsed before");
     match outcome.status {
@@ -217,7 +217,7 @@ pub fn same_as_uninstrumented(wat: &str, input: &[u8]) -> Outcome {
 
 /// A program that starts with 2 pages, at most 6; the output is its first 512 bytes of memory;
 /// the input lies at 4096, its length in `$len`.
-pub fn program(items: &str, step: &str) -> String {
+pub(crate) fn program(items: &str, step: &str) -> String {
     format!(
         r#"(module
   (memory (export "memory") 2 6)
