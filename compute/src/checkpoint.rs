@@ -8,7 +8,8 @@
 //! All hashes are SHA-256 over a domain tag. Integers are little endian.
 
 use crate::hash;
-use crate::machine::{GlobalValue, Status, TrapKind};
+use crate::instance::GlobalValue;
+use crate::machine::{Status, TrapKind};
 
 /// Bytes of a page of the page tree.
 pub const PAGE_BYTES: usize = 4_096;

@@ -4,10 +4,8 @@
 
 use crate::MEMORY_PAGE_BYTES;
 use crate::gas::STACK_BYTES_MAX;
-use crate::machine::{
-    Entry, Fault, GlobalValue, Instance, Machine, MachineError, Outcome, RunLimits, TrapKind,
-    admit, drive,
-};
+use crate::instance::{Entry, Fault, GlobalValue, Instance};
+use crate::machine::{Machine, MachineError, Outcome, RunLimits, TrapKind, admit, drive};
 use crate::program::Program;
 use std::sync::{Mutex, PoisonError, mpsc};
 use wasmtime::{

@@ -39,15 +39,14 @@
 pub mod checkpoint;
 pub mod fast;
 pub mod gas;
+pub mod instance;
 mod instrument;
 pub mod machine;
 pub mod program;
 mod validate;
 
-pub use machine::{
-    Entry, Fault, GlobalValue, Instance, Machine, MachineError, Outcome, RunLimits, Status,
-    TrapKind,
-};
+pub use instance::{Entry, Fault, GlobalKind, GlobalValue, Instance};
+pub use machine::{Machine, MachineError, Outcome, RunLimits, Status, TrapKind};
 pub use program::{ModuleLimits, Program, ProgramError, ProgramInfo};
 
 /// Version of the instrumenter and of the cost table; part of consensus and of every checkpoint.

@@ -1,6 +1,6 @@
 //! A program: bytes that passed every rule, and their instrumented form.
 
-use crate::machine::GlobalKind;
+use crate::instance::GlobalKind;
 use crate::{hash, instrument, validate};
 
 /// Export names that begin so belong to the instrumenter.

@@ -4,7 +4,7 @@
 //! validator's work too.
 
 use crate::MEMORY_PAGE_BYTES;
-use crate::machine::GlobalKind;
+use crate::instance::GlobalKind;
 use crate::program::{Counted, ModuleLimits, ProgramError, ProgramInfo, RESERVED_PREFIX};
 use wasmparser::{
     BlockType, CompositeInnerType, DataKind, ElementItems, ElementKind, ExternalKind,
