@@ -61,3 +61,6 @@ impl HasEncodedLen<Response<Chain>> for WireCodec {
         self.encode(response).map(|bytes| bytes.len())
     }
 }
+
+#[cfg(test)]
+mod tests;
