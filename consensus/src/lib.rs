@@ -1,1 +1,29 @@
-//! skeleton
+//! The adapter between the chain and the Malachite BFT engine, and the only crate that names it.
+//!
+//! Consensus knows no transaction: a block is opaque bytes and a hash. The node gives an
+//! [`Application`] that builds, judges and commits blocks; [`EngineHandle::start`] runs the engine
+//! over it. Votes and certificates are the chain's own (`proofmill_chain::finality`), so whatever
+//! this crate decides can be verified without it.
+//!
+//! What the engine agrees on is the block's hash. The bytes travel beside it: cut into parts when
+//! a block is proposed, whole when a peer that lags asks for decided blocks.
+//!
+//! ```text
+//! engine ──AppMsg──▶ adapter ──one task per message──▶ Application
+//!        ◀──reply──                                    (propose, validate, commit, history)
+//! ```
+
+mod adapter;
+mod application;
+mod codec;
+mod context;
+mod engine;
+mod proposals;
+mod signing;
+mod stream;
+mod undecided;
+mod wire;
+
+pub use application::{AppError, Application, ProposedBlock, Verdict};
+pub use engine::{EngineConfig, EngineError, EngineHandle, EngineStatus, Timeouts, peer_id};
+pub use undecided::UndecidedProposal;

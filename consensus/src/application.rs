@@ -1,0 +1,113 @@
+//! What the node gives the engine: the four calls of consensus and its memory.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use proofmill_chain::types::block::Certificate;
+use proofmill_chain::types::hash::Hash;
+use proofmill_chain::types::units::{Height, Round};
+use proofmill_chain::types::validator::ValidatorSet;
+
+use crate::undecided::UndecidedProposal;
+
+/// Why the application could not do what it was asked: our own trouble, never a peer's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct AppError(String);
+
+impl AppError {
+    /// An error that says `reason`.
+    #[must_use]
+    pub fn new(reason: impl std::fmt::Display) -> Self {
+        Self(reason.to_string())
+    }
+}
+
+/// A block that this node proposes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProposedBlock {
+    /// Hash of its header: what consensus decides.
+    pub hash: Hash,
+    /// The whole block.
+    pub bytes: Arc<[u8]>,
+}
+
+/// What the application says of a block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Valid against the head.
+    Valid {
+        /// The hash that the bytes have.
+        hash: Hash,
+    },
+    /// The proposer's fault: it is voted against.
+    Invalid {
+        /// Which rule it breaks.
+        reason: String,
+    },
+    /// Our own trouble: no vote is cast on it, and it may be asked again.
+    Failed {
+        /// What went wrong.
+        reason: String,
+    },
+}
+
+/// What the node gives the engine.
+///
+/// Every call may be slow: each runs in a task of its own, off the engine's message loop.
+/// Calls for one height never overlap its `commit`, and heights are committed in order.
+#[async_trait]
+pub trait Application: Send + Sync + 'static {
+    /// Genesis hash, which every signature covers.
+    fn chain(&self) -> Hash;
+
+    /// Last committed height; 0 is genesis.
+    fn head(&self) -> Height;
+
+    /// The validators of a height, known for every height up to head + 1.
+    fn validators(&self, height: Height) -> Option<ValidatorSet>;
+
+    /// Builds a block for a height and round on top of the head. Called only when nothing is
+    /// stored for that height and round by this node.
+    ///
+    /// # Errors
+    /// When no block can be built; the round then passes without our proposal.
+    async fn propose(&self, height: Height, round: Round) -> Result<ProposedBlock, AppError>;
+
+    /// Judges a block fully, against the head. `round` is the one in which it is proposed; a block
+    /// first built in an earlier round may be proposed again.
+    async fn validate(&self, height: Height, round: Round, bytes: Arc<[u8]>) -> Verdict;
+
+    /// Makes a block final; durable when it returns. For a height already committed it does
+    /// nothing. Undecided proposals up to this height may be forgotten afterwards.
+    ///
+    /// # Errors
+    /// Any error stops the engine for good: a node that cannot commit must not vote.
+    async fn commit(&self, certificate: Certificate, bytes: Arc<[u8]>) -> Result<(), AppError>;
+
+    /// The first height whose block can be served to others.
+    fn history_min(&self) -> Height;
+
+    /// A committed block with its certificate, `None` when there is none of that height.
+    ///
+    /// # Errors
+    /// When it cannot be read; the peer that asked gets what comes before it.
+    fn decided(&self, height: Height) -> Result<Option<(Certificate, Arc<[u8]>)>, AppError>;
+
+    /// Stores a proposal so that it survives a crash; durable when it returns.
+    ///
+    /// # Errors
+    /// When it cannot be stored; the proposal is then treated as never received.
+    fn store_undecided(&self, proposal: &UndecidedProposal) -> Result<(), AppError>;
+
+    /// The proposals stored for a height that is not committed.
+    ///
+    /// # Errors
+    /// When they cannot be read; the engine stops, because it could contradict itself without.
+    fn undecided(&self, height: Height) -> Result<Vec<UndecidedProposal>, AppError>;
+
+    /// Returns when the next height should start: at once when there is work, else after the idle
+    /// interval. It is dropped early when a peer shows that the next height has begun, and not
+    /// asked at all while the node catches up.
+    async fn next_height_due(&self);
+}

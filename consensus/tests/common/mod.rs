@@ -1,0 +1,316 @@
+//! An application in memory and a network of engines on loopback.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use proofmill_chain::crypto::sign::SecretKey;
+use proofmill_chain::finality::verify_certificate;
+use proofmill_chain::types::block::Certificate;
+use proofmill_chain::types::hash::{AccountId, Hash};
+use proofmill_chain::types::units::{Height, Round, Weight};
+use proofmill_chain::types::validator::{Validator, ValidatorSet};
+use proofmill_consensus::{
+    AppError, Application, EngineConfig, EngineHandle, ProposedBlock, Timeouts, UndecidedProposal,
+    Verdict, peer_id,
+};
+use tempfile::TempDir;
+use tokio::sync::watch;
+
+/// No scenario takes longer than this, or it fails.
+pub const PATIENCE: Duration = Duration::from_secs(40);
+
+const MAX_BLOCK_BYTES: usize = 1 << 20;
+
+/// What survives a restart.
+#[derive(Default)]
+pub struct Disk {
+    pub blocks: BTreeMap<Height, (Certificate, Arc<[u8]>)>,
+    undecided: BTreeMap<Height, Vec<Vec<u8>>>,
+}
+
+/// A chain whose blocks are a height, a parent, a proposer, a round and padding.
+pub struct App {
+    pub me: AccountId,
+    set: ValidatorSet,
+    padding: usize,
+    disk: Mutex<Disk>,
+    head: watch::Sender<Height>,
+    /// Proposals of this validator are called invalid.
+    pub refused: Option<AccountId>,
+    /// A height that cannot be committed.
+    pub broken_at: Option<Height>,
+    /// Heights up to this one are due at once, later ones never.
+    pub work: watch::Sender<Height>,
+}
+
+impl App {
+    pub fn disk(&self) -> MutexGuard<'_, Disk> {
+        self.disk.lock().expect("no test panics with the disk")
+    }
+
+    pub fn block(&self, height: u64) -> (Certificate, Arc<[u8]>) {
+        let blocks = &self.disk().blocks;
+        blocks.get(&Height::new(height)).expect("committed").clone()
+    }
+
+    pub fn proposer(&self, height: u64) -> AccountId {
+        let (_, bytes) = self.block(height);
+        let key = bytes[40..72].try_into().expect("a key");
+        AccountId::new(key)
+    }
+
+    pub async fn reaches(&self, height: u64) {
+        let mut head = self.head.subscribe();
+        let reached = head.wait_for(|head| head.get() >= height);
+        let reached = tokio::time::timeout(PATIENCE, reached).await;
+        let reached = reached.unwrap_or_else(|_| {
+            let head = *self.head.borrow();
+            panic!("height {height} is not reached, head is {head}")
+        });
+        reached.expect("the head outlives its watchers");
+    }
+
+    fn parent(&self) -> (Height, Hash) {
+        let disk = self.disk();
+        let last = disk.blocks.last_key_value();
+        last.map_or(
+            (Height::ZERO, self.chain()),
+            |(height, (certificate, _))| (*height, certificate.block),
+        )
+    }
+}
+
+pub fn hash_of(bytes: &[u8]) -> Hash {
+    Hash::of("test/block/v1", &[bytes])
+}
+
+#[async_trait]
+impl Application for App {
+    fn chain(&self) -> Hash {
+        Hash::of("test/genesis/v1", &[])
+    }
+
+    fn head(&self) -> Height {
+        *self.head.borrow()
+    }
+
+    fn validators(&self, height: Height) -> Option<ValidatorSet> {
+        (height <= self.head().next()).then(|| self.set.clone())
+    }
+
+    async fn propose(&self, height: Height, round: Round) -> Result<ProposedBlock, AppError> {
+        let (head, parent) = self.parent();
+        assert_eq!(height, head.next(), "asked to build on the head only");
+        let stored = self.undecided(height)?;
+        let mine = |p: &UndecidedProposal| p.round == round && p.proposer == self.me;
+        assert!(!stored.iter().any(mine), "asked twice for one round");
+        let mut bytes = height.get().to_le_bytes().to_vec();
+        bytes.extend_from_slice(parent.as_bytes());
+        bytes.extend_from_slice(self.me.as_bytes());
+        bytes.extend_from_slice(&round.get().to_le_bytes());
+        bytes.resize(bytes.len() + self.padding, 7);
+        let hash = hash_of(&bytes);
+        let bytes = bytes.into();
+        Ok(ProposedBlock { hash, bytes })
+    }
+
+    async fn validate(&self, height: Height, _: Round, bytes: Arc<[u8]>) -> Verdict {
+        let (head, parent) = self.parent();
+        let invalid = |reason: &str| Verdict::Invalid {
+            reason: reason.to_owned(),
+        };
+        if height != head.next() || bytes.len() < 76 || bytes[..8] != height.get().to_le_bytes() {
+            return invalid("not the next height");
+        }
+        if bytes[8..40] != *parent.as_bytes() {
+            return invalid("not on the head");
+        }
+        if self
+            .refused
+            .is_some_and(|key| bytes[40..72] == *key.as_bytes())
+        {
+            return invalid("refused proposer");
+        }
+        let hash = hash_of(&bytes);
+        Verdict::Valid { hash }
+    }
+
+    async fn commit(&self, certificate: Certificate, bytes: Arc<[u8]>) -> Result<(), AppError> {
+        let height = certificate.height;
+        if self.broken_at == Some(height) {
+            return Err(AppError::new("disk full"));
+        }
+        assert_eq!(height, self.head().next(), "committed in order");
+        let block = hash_of(&bytes);
+        verify_certificate(&self.chain(), &self.set, height, &block, &certificate)
+            .expect("the certificate verifies without the engine");
+        let mut disk = self.disk();
+        disk.blocks.insert(height, (certificate, bytes));
+        disk.undecided.retain(|stored, _| *stored > height);
+        drop(disk);
+        self.head.send_replace(height);
+        Ok(())
+    }
+
+    fn history_min(&self) -> Height {
+        Height::new(1)
+    }
+
+    fn decided(&self, height: Height) -> Result<Option<(Certificate, Arc<[u8]>)>, AppError> {
+        Ok(self.disk().blocks.get(&height).cloned())
+    }
+
+    fn store_undecided(&self, proposal: &UndecidedProposal) -> Result<(), AppError> {
+        let mut disk = self.disk();
+        let stored = disk.undecided.entry(proposal.height).or_default();
+        stored.push(proposal.encode());
+        Ok(())
+    }
+
+    fn undecided(&self, height: Height) -> Result<Vec<UndecidedProposal>, AppError> {
+        let disk = self.disk();
+        let stored = disk.undecided.get(&height).into_iter().flatten();
+        stored
+            .map(|bytes| UndecidedProposal::decode(bytes).map_err(AppError::new))
+            .collect()
+    }
+
+    async fn next_height_due(&self) {
+        let next = self.head().next();
+        let mut work = self.work.subscribe();
+        work.wait_for(|work| *work >= next)
+            .await
+            .expect("the application outlives its watchers");
+    }
+}
+
+/// Machines that may run an engine each: the validators first, then others.
+pub struct Network {
+    homes: Vec<TempDir>,
+    keys: Vec<SecretKey>,
+    ports: Vec<u16>,
+    pub apps: Vec<Arc<App>>,
+    engines: Vec<Option<EngineHandle>>,
+}
+
+fn seed(index: usize) -> [u8; 32] {
+    [u8::try_from(index).expect("few machines") + 1; 32]
+}
+
+impl Network {
+    /// As many machines as powers; those without power follow. `adjust` may change applications.
+    pub fn new(powers: &[u64], padding: usize, adjust: impl Fn(usize, &mut App)) -> Self {
+        let keys: Vec<_> = (0..powers.len())
+            .map(|index| SecretKey::from_seed(&seed(index)))
+            .collect();
+        let validators = keys.iter().zip(powers).filter(|(_, power)| **power > 0);
+        let validators = validators.map(|(key, power)| Validator {
+            key: key.public(),
+            beacon_key: key.public(),
+            reward: key.public(),
+            power: Weight::new(*power),
+        });
+        let set = ValidatorSet::new(validators.collect()).expect("a valid set");
+        // Held together until all are known, so that no port is given twice.
+        let listeners: Vec<_> = powers
+            .iter()
+            .map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"))
+            .collect();
+        let ports = listeners
+            .iter()
+            .map(|listener| listener.local_addr().expect("bound").port())
+            .collect();
+        let apps = keys.iter().enumerate().map(|(index, key)| {
+            let mut app = App {
+                me: key.public(),
+                set: set.clone(),
+                padding,
+                disk: Mutex::default(),
+                head: watch::Sender::new(Height::ZERO),
+                refused: None,
+                broken_at: None,
+                work: watch::Sender::new(Height::new(u64::MAX)),
+            };
+            adjust(index, &mut app);
+            Arc::new(app)
+        });
+        Self {
+            apps: apps.collect(),
+            homes: powers
+                .iter()
+                .map(|_| TempDir::new().expect("a directory"))
+                .collect(),
+            keys,
+            ports,
+            engines: powers.iter().map(|_| None).collect(),
+        }
+    }
+
+    pub async fn start(&mut self, index: usize) {
+        let peers = (0..self.ports.len()).filter(|peer| *peer != index);
+        let address = |peer: usize| format!("/ip4/127.0.0.1/tcp/{}", self.ports[peer]);
+        let config = EngineConfig {
+            home: PathBuf::from(self.homes[index].path()),
+            listen: address(index),
+            persistent_peers: peers
+                .map(|peer| format!("{}/p2p/{}", address(peer), peer_id(&seed(peer))))
+                .collect(),
+            key: self.keys[index].clone(),
+            network_seed: seed(index),
+            moniker: format!("node-{index}"),
+            timeouts: Timeouts::default(),
+            max_block_bytes: MAX_BLOCK_BYTES,
+        };
+        let app: Arc<dyn Application> = Arc::<App>::clone(&self.apps[index]);
+        let engine = EngineHandle::start(config, app).await;
+        self.engines[index] = Some(engine.expect("the engine starts"));
+    }
+
+    pub async fn start_all(&mut self) {
+        for index in 0..self.apps.len() {
+            self.start(index).await;
+        }
+    }
+
+    pub fn engine(&self, index: usize) -> &EngineHandle {
+        self.engines[index].as_ref().expect("started")
+    }
+
+    pub async fn stop(&mut self, index: usize) {
+        let engine = self.engines[index].take().expect("started");
+        let stopped = tokio::time::timeout(PATIENCE, engine.stop()).await;
+        stopped.expect("the engine stops");
+    }
+
+    pub async fn stop_all(&mut self) {
+        for index in 0..self.apps.len() {
+            if self.engines[index].is_some() {
+                self.stop(index).await;
+            }
+        }
+    }
+
+    pub async fn reach(&self, machines: &[usize], height: u64) {
+        for index in machines {
+            self.apps[*index].reaches(height).await;
+        }
+    }
+
+    /// All machines committed the same blocks up to a height.
+    pub fn assert_agreement(&self, machines: &[usize], height: u64) {
+        for height in 1..=height {
+            let hashes: Vec<_> = machines
+                .iter()
+                .map(|index| hash_of(&self.apps[*index].block(height).1))
+                .collect();
+            assert!(
+                hashes.windows(2).all(|pair| pair[0] == pair[1]),
+                "machines disagree at height {height}: {hashes:?}"
+            );
+        }
+    }
+}

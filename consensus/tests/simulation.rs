@@ -1,0 +1,116 @@
+//! Real engines over loopback with an application in memory: agreement, catching up, restarts,
+//! invalid proposals, pacing and failures.
+
+mod common;
+
+use common::{Network, PATIENCE, hash_of};
+use proofmill_chain::types::units::{Height, Round};
+use proofmill_consensus::EngineError;
+use tokio::sync::watch;
+
+const POWERS: [u64; 4] = [40, 30, 20, 10];
+const ALL: [usize; 4] = [0, 1, 2, 3];
+/// Three parts and a bit.
+const PADDING: usize = 400_000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn weighted_validators_decide_the_same_blocks() {
+    let mut network = Network::new(&POWERS, PADDING, |_, _| {});
+    network.start_all().await;
+    network.reach(&ALL, 12).await;
+    network.assert_agreement(&ALL, 12);
+    let status = network.engine(0).status();
+    assert!(status.height > Height::new(12), "{status:?}");
+    network.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_validator_that_was_away_catches_up() {
+    let mut network = Network::new(&POWERS, PADDING, |_, _| {});
+    network.start_all().await;
+    network.reach(&ALL, 3).await;
+    network.stop(2).await;
+    let away_at = network.apps[2].disk().blocks.len() as u64;
+    network.reach(&[0, 1, 3], away_at + 6).await;
+    network.start(2).await;
+    network.reach(&[2], away_at + 6).await;
+    // It takes part again, not only follows.
+    let head = network.apps[0].disk().blocks.len() as u64;
+    network.reach(&ALL, head + 3).await;
+    network.assert_agreement(&ALL, head + 3);
+    network.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_validators_restart_and_go_on_from_the_same_blocks() {
+    let mut network = Network::new(&POWERS, 1000, |_, _| {});
+    network.start_all().await;
+    for pass in 1..=3 {
+        let target = 4 * pass;
+        network.reach(&ALL, target).await;
+        let decided = hash_of(&network.apps[0].block(target).1);
+        // One after the other: some are in the middle of a round that others have left.
+        network.stop_all().await;
+        network.start_all().await;
+        network.reach(&ALL, target + 1).await;
+        assert_eq!(hash_of(&network.apps[0].block(target).1), decided);
+        network.assert_agreement(&ALL, target + 1);
+    }
+    network.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn blocks_called_invalid_cost_a_round_and_not_the_chain() {
+    let bad = Network::new(&POWERS, 0, |_, _| {}).apps[2].me;
+    let mut network = Network::new(&POWERS, 1000, |index, app| {
+        app.refused = (index != 2).then_some(bad);
+    });
+    network.start_all().await;
+    network.reach(&ALL, 15).await;
+    network.assert_agreement(&ALL, 15);
+    let app = &network.apps[0];
+    assert!((1..=15).all(|height| app.proposer(height) != bad));
+    let later = (1..=15).filter(|height| app.block(*height).0.round > Round::new(0));
+    assert!(later.count() > 0, "the refused validator had its turns");
+    network.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heights_wait_for_work_and_followers_do_not() {
+    // The fifth machine has no power and never any work of its own.
+    let mut network = Network::new(&[40, 30, 20, 10, 0], 1000, |_, app| {
+        app.work = watch::Sender::new(Height::new(1));
+    });
+    for index in ALL {
+        network.start(index).await;
+        // The first height starts by itself, the others are due up to the fifth.
+        network.apps[index].work.send_replace(Height::new(5));
+    }
+    network.reach(&ALL, 5).await;
+    network.start(4).await;
+    network.reach(&[4], 5).await;
+    assert!(
+        ALL.iter()
+            .all(|i| network.apps[*i].disk().blocks.len() == 5)
+    );
+    for index in ALL {
+        network.apps[index].work.send_replace(Height::new(9));
+    }
+    network.reach(&[0, 1, 2, 3, 4], 9).await;
+    network.assert_agreement(&[0, 1, 2, 3, 4], 9);
+    network.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_cannot_commit_stops_and_says_why() {
+    let mut network = Network::new(&POWERS, 1000, |index, app| {
+        app.broken_at = (index == 3).then_some(Height::new(2));
+    });
+    network.start_all().await;
+    let stopped = tokio::time::timeout(PATIENCE, network.engine(3).stopped()).await;
+    let reason = "height 2 cannot be committed: disk full".to_owned();
+    assert_eq!(stopped.expect("it stops"), Err(EngineError::Fatal(reason)));
+    network.reach(&[0, 1, 2], 5).await;
+    assert_eq!(network.apps[3].disk().blocks.len(), 1);
+    network.stop_all().await;
+}
