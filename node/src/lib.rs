@@ -1,0 +1,3 @@
+//! The parts of Proofmill's node that have effects: disk, memory pool and network.
+
+pub mod store;
