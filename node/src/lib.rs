@@ -1,3 +1,4 @@
 //! The parts of Proofmill's node that have effects: disk, memory pool and network.
 
+pub mod mempool;
 pub mod store;
