@@ -1,2 +1,3 @@
-//! skeleton
+//! The `proofmill` command.
+
 fn main() {}

@@ -1,0 +1,280 @@
+//! Real nodes over loopback sockets.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::time::Duration;
+
+use libp2p::Multiaddr;
+use proofmill_chain::types::hash::Hash;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+use super::{
+    Acceptance, Gossip, GossipConfig, GossipError, GossipHandle, Incoming, PublishError,
+    REJECTED_MAX, Topic,
+};
+
+/// Beyond this a test has failed; nothing waits for it when all is well.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+struct Node {
+    handle: GossipHandle,
+    incoming: mpsc::Receiver<Incoming>,
+    address: Multiaddr,
+}
+
+fn config(seed: u8, listen: &str, peers: &[Multiaddr]) -> GossipConfig {
+    GossipConfig {
+        listen: listen.parse().expect("an address"),
+        peers: peers.to_vec(),
+        seed: Zeroizing::new([seed; 32]),
+        genesis: Hash::of("test/genesis", &[]),
+    }
+}
+
+async fn start(config: GossipConfig) -> Node {
+    let (handle, incoming) = Gossip::start(config).expect("it starts");
+    let address = handle.listen_addr().await.expect("it listens");
+    Node {
+        handle,
+        incoming,
+        address,
+    }
+}
+
+async fn node(seed: u8, peers: &[Multiaddr]) -> Node {
+    start(config(seed, "/ip4/127.0.0.1/tcp/0", peers)).await
+}
+
+async fn in_time<T>(what: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, what).await.expect("in time")
+}
+
+impl Node {
+    async fn meets(&self, count: usize) {
+        let mut peers = self.handle.watch_peers();
+        peers
+            .wait_for(|peers| peers.iter().filter(|peer| peer.subscribed).count() == count)
+            .await
+            .expect("it runs");
+    }
+
+    async fn next(&mut self) -> Incoming {
+        self.incoming.recv().await.expect("it runs")
+    }
+
+    /// Takes messages, accepting them all, until one of these bytes comes; gives them all.
+    async fn accept_until(&mut self, last: &[u8]) -> Vec<Vec<u8>> {
+        let mut seen = Vec::new();
+        while seen.last().is_none_or(|bytes: &Vec<u8>| bytes != last) {
+            let incoming = self.next().await;
+            seen.push(incoming.bytes.clone());
+            incoming.answer(Acceptance::Accept);
+        }
+        seen
+    }
+}
+
+/// Four nodes in a ring with one chord: a message has several ways to each node.
+async fn ring() -> [Node; 4] {
+    let a = node(1, &[]).await;
+    let b = node(2, &[a.address.clone()]).await;
+    let c = node(3, &[a.address.clone(), b.address.clone()]).await;
+    let d = node(4, &[a.address.clone(), c.address.clone()]).await;
+    a.meets(3).await;
+    b.meets(2).await;
+    c.meets(3).await;
+    d.meets(2).await;
+    [a, b, c, d]
+}
+
+#[tokio::test]
+async fn a_message_reaches_every_node_exactly_once() {
+    in_time(async {
+        let [a, mut b, mut c, mut d] = ring().await;
+        let mut sent = Vec::new();
+        for number in 0..50_u8 {
+            let topic = Topic::ALL[usize::from(number) % 2];
+            sent.push(vec![number; 300]);
+            a.handle.publish(topic, vec![number; 300]).expect("is sent");
+        }
+        // As large as a transaction gets.
+        sent.push(vec![77; Topic::Transactions.bytes_max()]);
+        let large = sent.last().expect("just pushed").clone();
+        a.handle
+            .publish(Topic::Transactions, large)
+            .expect("is sent");
+        for node in [&mut b, &mut c, &mut d] {
+            let mut counts: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
+            while counts.len() < sent.len() {
+                let incoming = node.next().await;
+                *counts.entry(incoming.bytes.clone()).or_default() += 1;
+                incoming.answer(Acceptance::Accept);
+            }
+            assert!(counts.keys().all(|bytes| sent.contains(bytes)));
+            assert!(counts.values().all(|count| *count == 1));
+        }
+        // Every copy that was still on its way has come before this one.
+        let last = b"the last one".to_vec();
+        a.handle
+            .publish(Topic::Transactions, last.clone())
+            .expect("is sent");
+        for node in [&mut b, &mut c, &mut d] {
+            assert_eq!(node.accept_until(&last).await, [last.clone()]);
+            assert_eq!(node.handle.counts().received, sent.len() as u64 + 1);
+            node.handle.stop().await;
+        }
+        a.handle.stop().await;
+    })
+    .await;
+}
+
+/// Three nodes in a row: what the last one gets the middle one has passed on.
+async fn row() -> [Node; 3] {
+    let a = node(1, &[]).await;
+    let b = node(2, &[a.address.clone()]).await;
+    let c = node(3, &[b.address.clone()]).await;
+    a.meets(1).await;
+    b.meets(2).await;
+    c.meets(1).await;
+    [a, b, c]
+}
+
+#[tokio::test]
+async fn what_a_node_does_not_accept_goes_no_further() {
+    in_time(async {
+        let [a, mut b, mut c] = row().await;
+        for bytes in [&b"rejected"[..], b"ignored", b"unanswered", b"good"] {
+            a.handle
+                .publish(Topic::Attestations, bytes.to_vec())
+                .expect("is sent");
+        }
+        for _ in 0..4 {
+            let incoming = b.next().await;
+            assert_eq!(incoming.topic, Topic::Attestations);
+            assert_eq!(incoming.peer, a.handle.id());
+            match incoming.bytes.as_slice() {
+                b"rejected" => incoming.answer(Acceptance::Reject),
+                b"ignored" => incoming.answer(Acceptance::Ignore),
+                b"unanswered" => drop(incoming),
+                _ => incoming.answer(Acceptance::Accept),
+            }
+        }
+        assert_eq!(c.accept_until(b"good").await, [b"good".to_vec()]);
+        // Verdicts may overtake each other, so a second message closes the account.
+        a.handle
+            .publish(Topic::Attestations, b"end".to_vec())
+            .expect("is sent");
+        assert_eq!(b.accept_until(b"end").await, [b"end".to_vec()]);
+        assert_eq!(c.accept_until(b"end").await, [b"end".to_vec()]);
+        assert_eq!(b.handle.counts().rejected, 1);
+        assert_eq!(c.handle.counts().received, 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_peer_that_sends_only_invalid_messages_is_cut_off() {
+    in_time(async {
+        let [a, mut b, c] = row().await;
+        for number in 0..REJECTED_MAX {
+            let bytes = number.to_le_bytes().to_vec();
+            a.handle
+                .publish(Topic::Transactions, bytes)
+                .expect("is sent");
+            b.next().await.answer(Acceptance::Reject);
+        }
+        // B closes its connection with A and keeps the one with C.
+        let c_id = c.handle.id();
+        let mut peers = b.handle.watch_peers();
+        peers
+            .wait_for(|peers| peers.iter().all(|peer| peer.id == c_id))
+            .await
+            .expect("it runs");
+        assert_eq!(b.handle.peers().len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_large_is_refused_here() {
+    in_time(async {
+        let a = node(1, &[]).await;
+        for topic in Topic::ALL {
+            let given = topic.bytes_max() + 1;
+            let most = topic.bytes_max();
+            assert_eq!(
+                a.handle.publish(topic, vec![0; given]),
+                Err(PublishError::TooLarge { given, most })
+            );
+        }
+        a.handle.stop().await;
+        assert_eq!(
+            a.handle.publish(Topic::Transactions, vec![1]),
+            Err(PublishError::Stopped)
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_published_alone_reaches_the_first_peer() {
+    in_time(async {
+        let a = node(1, &[]).await;
+        a.handle
+            .publish(Topic::Transactions, b"early".to_vec())
+            .expect("is kept");
+        let mut b = node(2, &[a.address.clone()]).await;
+        assert_eq!(b.accept_until(b"early").await, [b"early".to_vec()]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_restarted_peer_is_dialled_again() {
+    in_time(async {
+        let b = node(2, &[]).await;
+        let a = node(1, std::slice::from_ref(&b.address)).await;
+        a.meets(1).await;
+        let (address, id) = (b.address.to_string(), b.handle.id());
+        b.handle.stop().await;
+        a.meets(0).await;
+        let mut b = start(config(2, &address, &[])).await;
+        assert_eq!(b.handle.id(), id);
+        a.meets(1).await;
+        a.handle
+            .publish(Topic::Transactions, b"again".to_vec())
+            .expect("is sent");
+        assert_eq!(b.accept_until(b"again").await, [b"again".to_vec()]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nodes_of_another_chain_are_let_go() {
+    in_time(async {
+        let a = node(1, &[]).await;
+        let mut other = config(2, "/ip4/127.0.0.1/tcp/0", std::slice::from_ref(&a.address));
+        other.genesis = Hash::of("test/another", &[]);
+        let b = start(other).await;
+        let mut peers = b.handle.watch_peers();
+        peers
+            .wait_for(|peers| !peers.is_empty())
+            .await
+            .expect("it runs");
+        peers.wait_for(Vec::is_empty).await.expect("it runs");
+        assert!(b.handle.peers().iter().all(|peer| !peer.subscribed));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_address_in_use_is_an_error_at_once() {
+    in_time(async {
+        let a = node(1, &[]).await;
+        let second = Gossip::start(config(2, &a.address.to_string(), &[]));
+        assert!(matches!(second, Err(GossipError::Listen { .. })));
+    })
+    .await;
+}

@@ -1,0 +1,28 @@
+//! Transactions and attestations that wait for a block.
+//!
+//! Nothing here does I/O or reads a clock: heights and account states are arguments. What comes in
+//! has valid signatures already. Order never depends on hashing: equal calls give equal pools.
+
+mod attestations;
+mod entry;
+mod error;
+mod pool;
+#[cfg(test)]
+mod tests;
+
+pub use self::attestations::{AttestationError, AttestationLimits, AttestationPool};
+pub use self::error::InsertError;
+pub use self::pool::{Mempool, MempoolLimits, Selection};
+
+/// Most bytes of transactions that wait.
+pub const MEMPOOL_BYTES_MAX: usize = 64 << 20;
+/// Most transactions that wait.
+pub const MEMPOOL_TRANSACTIONS_MAX: usize = 50_000;
+/// Most transactions of one sender that wait.
+pub const PER_SENDER_MAX: usize = 1_000;
+/// By how many hundredths a replacement's tip must be higher at least.
+pub const REPLACEMENT_TIP_PERCENT: u64 = 10;
+/// Most attestations that wait.
+pub const ATTESTATIONS_MAX: usize = 8_192;
+/// Most bytes of attestations, outputs included, that wait.
+pub const ATTESTATION_POOL_BYTES_MAX: usize = 64 << 20;

@@ -1,0 +1,377 @@
+//! The pool's rules, one test per rejection.
+
+mod attestations;
+mod laws;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use proofmill_chain::codec;
+use proofmill_chain::state::StateError;
+use proofmill_chain::types::account::Account;
+use proofmill_chain::types::hash::{AccountId, Blob, Hash, Signature};
+use proofmill_chain::types::transaction::{Action, SignedTransaction, Transaction};
+use proofmill_chain::types::units::{Amount, Height, Nonce};
+
+use super::{InsertError, Mempool, MempoolLimits, Selection};
+
+const BASE_FEE: Amount = Amount::new(8);
+const EVERYTHING: Selection = Selection {
+    bytes_max: usize::MAX,
+    count_max: usize::MAX,
+    program_bytes_max: usize::MAX,
+};
+
+fn genesis() -> Hash {
+    Hash::of("test/genesis", &[])
+}
+
+fn id(number: u8) -> AccountId {
+    AccountId::new([number; 32])
+}
+
+fn transfer(sender: u8, nonce: u64, tip: u64) -> SignedTransaction {
+    SignedTransaction {
+        transaction: Transaction {
+            chain: genesis().prefix(),
+            sender: id(sender),
+            nonce: Nonce::new(nonce),
+            max_fee: Amount::new(1_000_000_000),
+            tip: Amount::new(tip),
+            expires_at: Height::new(100),
+            sponsor: None,
+            action: Action::Transfer {
+                to: id(0),
+                amount: Amount::new(1),
+            },
+        },
+        signature: Signature::new([sender; 64]),
+        sponsor_signature: None,
+    }
+}
+
+fn publish(sender: u8, bytes: usize, tip: u64) -> SignedTransaction {
+    let mut signed = transfer(sender, 0, tip);
+    signed.transaction.action = Action::PublishProgram {
+        module: Blob::new(vec![7; bytes]),
+    };
+    signed
+}
+
+fn fee(signed: &SignedTransaction) -> u64 {
+    let bytes = codec::encode(signed).len();
+    BASE_FEE.get() * signed.transaction.weight(bytes).get()
+}
+
+/// Accounts of which everybody is rich and fresh unless it is said otherwise.
+#[derive(Default)]
+struct State(RefCell<BTreeMap<AccountId, Account>>);
+
+impl State {
+    fn set(&self, account: u8, balance: u64, nonce: u64) {
+        let record = Account {
+            balance: Amount::new(balance),
+            nonce: Nonce::new(nonce),
+        };
+        self.0.borrow_mut().insert(id(account), record);
+    }
+
+    fn read(&self, account: &AccountId) -> Result<Account, StateError> {
+        let rich = Account {
+            balance: Amount::new(1 << 60),
+            nonce: Nonce::ZERO,
+        };
+        Ok(self.0.borrow().get(account).copied().unwrap_or(rich))
+    }
+}
+
+struct Fixture {
+    pool: Mempool,
+    state: State,
+}
+
+impl Fixture {
+    fn new(limits: MempoolLimits) -> Self {
+        Self {
+            pool: Mempool::new(genesis(), BASE_FEE, limits),
+            state: State::default(),
+        }
+    }
+
+    fn insert(&mut self, signed: SignedTransaction) -> Result<Hash, InsertError> {
+        let state = &self.state;
+        self.pool
+            .insert(signed, Height::new(10), |account| state.read(account))
+    }
+
+    fn committed(&mut self, transactions: &[SignedTransaction], height: u64) -> Vec<Hash> {
+        let state = &self.state;
+        self.pool
+            .committed(transactions, Height::new(height), |account| {
+                state.read(account)
+            })
+            .expect("the state can be read")
+    }
+
+    fn selected(&self) -> Vec<(u8, u64)> {
+        self.pool.select(EVERYTHING).iter().map(name).collect()
+    }
+}
+
+fn name(signed: &SignedTransaction) -> (u8, u64) {
+    let transaction = &signed.transaction;
+    (transaction.sender.as_bytes()[0], transaction.nonce.get())
+}
+
+fn fixture() -> Fixture {
+    Fixture::new(MempoolLimits::default())
+}
+
+#[test]
+fn the_best_tip_goes_first_and_each_sender_keeps_its_order() {
+    let mut f = fixture();
+    for (sender, nonce, tip) in [(1, 0, 1), (1, 1, 900), (2, 0, 500), (2, 1, 2), (3, 0, 500)] {
+        f.insert(transfer(sender, nonce, tip)).expect("is taken");
+    }
+    // 1's second waits for its first; among equals the first to arrive.
+    assert_eq!(f.selected(), [(2, 0), (3, 0), (2, 1), (1, 0), (1, 1)]);
+}
+
+#[test]
+fn a_block_takes_no_more_than_it_has_room_for() {
+    let mut f = fixture();
+    f.insert(publish(1, 1000, 100_000_000)).expect("is taken");
+    f.insert(transfer(2, 0, 5)).expect("is taken");
+    f.insert(transfer(2, 1, 5)).expect("is taken");
+    let one = codec::encode(&transfer(2, 0, 5)).len();
+    let of = |room: Selection| -> Vec<_> { f.pool.select(room).iter().map(name).collect() };
+    let count_max = 1;
+    assert_eq!(
+        of(Selection {
+            count_max,
+            ..EVERYTHING
+        }),
+        [(1, 0)]
+    );
+    let bytes_max = one * 2 - 1;
+    assert_eq!(
+        of(Selection {
+            bytes_max,
+            ..EVERYTHING
+        }),
+        [(2, 0)]
+    );
+    let program_bytes_max = 999;
+    let room = Selection {
+        program_bytes_max,
+        ..EVERYTHING
+    };
+    assert_eq!(of(room), [(2, 0), (2, 1)]);
+}
+
+#[test]
+fn what_is_known_is_refused_whatever_its_signature() {
+    let mut f = fixture();
+    let id = f.insert(transfer(1, 0, 5)).expect("is taken");
+    let mut again = transfer(1, 0, 5);
+    again.signature = Signature::new([9; 64]);
+    assert_eq!(f.insert(again), Err(InsertError::Known { id }));
+    assert!(f.pool.contains(&id));
+    assert_eq!(f.pool.get(&id), Some(&transfer(1, 0, 5)));
+}
+
+#[test]
+fn nonces_are_consecutive() {
+    let mut f = fixture();
+    f.state.set(1, 1 << 60, 5);
+    let gap = |expected, received| InsertError::NonceGap {
+        expected: Nonce::new(expected),
+        received: Nonce::new(received),
+    };
+    let low = |expected, received| InsertError::NonceTooLow {
+        expected: Nonce::new(expected),
+        received: Nonce::new(received),
+    };
+    assert_eq!(f.insert(transfer(1, 6, 1)), Err(gap(5, 6)));
+    assert_eq!(f.insert(transfer(1, 4, 1)), Err(low(5, 4)));
+    f.insert(transfer(1, 5, 1)).expect("is taken");
+    assert_eq!(f.insert(transfer(1, 7, 1)), Err(gap(6, 7)));
+    f.insert(transfer(1, 6, 1)).expect("is taken");
+    assert_eq!(f.insert(transfer(1, 4, 1)), Err(low(7, 4)));
+    assert_eq!(f.pool.next_nonce(&id(1), Nonce::new(5)), Nonce::new(7));
+    assert_eq!(f.pool.next_nonce(&id(2), Nonce::new(3)), Nonce::new(3));
+}
+
+#[test]
+fn an_expired_transaction_is_refused() {
+    let mut f = fixture();
+    let mut signed = transfer(1, 0, 1);
+    signed.transaction.expires_at = Height::new(10);
+    let refused = InsertError::Expired {
+        expires_at: Height::new(10),
+        height: Height::new(10),
+    };
+    assert_eq!(f.insert(signed.clone()), Err(refused));
+    signed.transaction.expires_at = Height::new(11);
+    f.insert(signed).expect("the next block may include it");
+}
+
+#[test]
+fn max_fee_must_cover_fee_and_tip() {
+    let mut f = fixture();
+    let mut signed = transfer(1, 0, 3);
+    let needed = fee(&signed) + 3;
+    signed.transaction.max_fee = Amount::new(needed - 1);
+    let refused = InsertError::FeeTooLow {
+        needed: Amount::new(needed),
+        max_fee: Amount::new(needed - 1),
+    };
+    assert_eq!(f.insert(signed.clone()), Err(refused));
+    signed.transaction.max_fee = Amount::new(needed);
+    f.insert(signed).expect("is taken");
+    let overflow = f.insert(transfer(2, 0, u64::MAX));
+    assert!(matches!(overflow, Err(InsertError::FeeTooLow { .. })));
+}
+
+#[test]
+fn a_payer_pays_for_everything_that_waits() {
+    let mut f = fixture();
+    let cost = fee(&transfer(1, 0, 3)) + 3;
+    f.state.set(1, cost * 2 + 1, 0);
+    f.insert(transfer(1, 0, 3)).expect("is taken");
+    f.insert(transfer(1, 1, 3)).expect("is taken");
+    let refused = |payer, needed, available| InsertError::InsufficientBalance {
+        payer: id(payer),
+        needed: Amount::new(needed),
+        available: Amount::new(available),
+    };
+    assert_eq!(f.insert(transfer(1, 2, 3)), Err(refused(1, cost, 1)));
+
+    // A sponsor pays in the sender's place and for all its senders together.
+    let sponsored = |sender| {
+        let mut signed = transfer(sender, 0, 3);
+        signed.transaction.sponsor = Some(id(9));
+        signed.sponsor_signature = Some(Signature::new([9; 64]));
+        signed
+    };
+    let cost = fee(&sponsored(2)) + 3;
+    f.state.set(2, 0, 0);
+    f.state.set(3, 0, 0);
+    f.state.set(9, cost, 0);
+    f.insert(sponsored(2)).expect("is taken");
+    assert_eq!(f.insert(sponsored(3)), Err(refused(9, cost, 0)));
+}
+
+#[test]
+fn a_replacement_pays_a_tenth_more() {
+    let mut f = fixture();
+    let old = f.insert(transfer(1, 0, 100)).expect("is taken");
+    f.insert(transfer(1, 1, 1)).expect("is taken");
+    let refused = InsertError::ReplacementTipTooLow {
+        needed: Amount::new(110),
+        given: Amount::new(109),
+    };
+    assert_eq!(f.insert(transfer(1, 0, 109)), Err(refused));
+    // Its balance needs to cover the replacement, not both.
+    let (first, second) = (transfer(1, 0, 110), transfer(1, 1, 1));
+    f.state.set(1, fee(&first) + 110 + fee(&second) + 1, 0);
+    let new = f.insert(first).expect("is taken");
+    assert!(!f.pool.contains(&old));
+    assert!(f.pool.contains(&new));
+    assert_eq!(f.selected(), [(1, 0), (1, 1)]);
+    f.insert(transfer(2, 0, 0)).expect("is taken");
+    let refused = InsertError::ReplacementTipTooLow {
+        needed: Amount::new(1),
+        given: Amount::ZERO,
+    };
+    let mut other = transfer(2, 0, 0);
+    other.transaction.max_fee = Amount::new(999_999_999);
+    assert_eq!(f.insert(other), Err(refused));
+}
+
+#[test]
+fn a_sender_has_so_many_and_no_more() {
+    let mut f = Fixture::new(MempoolLimits {
+        per_sender_max: 2,
+        ..MempoolLimits::default()
+    });
+    f.insert(transfer(1, 0, 1)).expect("is taken");
+    f.insert(transfer(1, 1, 1)).expect("is taken");
+    let refused = Err(InsertError::SenderFull { most: 2 });
+    assert_eq!(f.insert(transfer(1, 2, 1)), refused);
+    f.insert(transfer(2, 0, 1)).expect("is taken");
+}
+
+#[test]
+fn a_full_pool_gives_up_the_lowest_tips_and_only_for_higher_ones() {
+    let mut f = Fixture::new(MempoolLimits {
+        transactions_max: 3,
+        ..MempoolLimits::default()
+    });
+    f.insert(transfer(1, 0, 50)).expect("is taken");
+    f.insert(transfer(2, 0, 1)).expect("is taken");
+    f.insert(transfer(2, 1, 40)).expect("is taken");
+    // 2's first has the lowest tip, but its second would be left alone: tails go first.
+    assert_eq!(f.insert(transfer(3, 0, 40)), Err(InsertError::Full));
+    assert_eq!(f.pool.len(), 3);
+    f.insert(transfer(3, 0, 45)).expect("is taken");
+    assert_eq!(f.selected(), [(1, 0), (3, 0), (2, 0)]);
+    f.insert(transfer(4, 0, 2)).expect("is taken");
+    assert_eq!(f.selected(), [(1, 0), (3, 0), (4, 0)]);
+    // Nobody's own transactions make room for its next one.
+    let mut g = Fixture::new(MempoolLimits {
+        transactions_max: 1,
+        ..MempoolLimits::default()
+    });
+    g.insert(transfer(1, 0, 1)).expect("is taken");
+    assert_eq!(g.insert(transfer(1, 1, 9)), Err(InsertError::Full));
+}
+
+#[test]
+fn a_large_transaction_that_does_not_pay_for_all_its_room_leaves_the_pool_as_it_was() {
+    let one = codec::encode(&transfer(1, 0, 0)).len();
+    let mut f = Fixture::new(MempoolLimits {
+        bytes_max: one * 4,
+        ..MempoolLimits::default()
+    });
+    for (sender, tip) in [(1, 1), (2, 2), (3, 3), (4, 1000)] {
+        f.insert(transfer(sender, 0, tip)).expect("is taken");
+    }
+    let before = f.selected();
+    let bytes = f.pool.bytes();
+    assert_eq!(f.insert(publish(5, one * 3, 5000)), Err(InsertError::Full));
+    assert_eq!(f.selected(), before);
+    assert_eq!(f.pool.bytes(), bytes);
+    f.insert(publish(5, one * 2, 1_000_000)).expect("is taken");
+    assert_eq!(f.selected(), [(5, 0), (4, 0)]);
+}
+
+#[test]
+fn a_block_takes_out_what_it_included_and_what_it_made_useless() {
+    let mut f = fixture();
+    f.insert(transfer(1, 0, 9)).expect("is taken");
+    let replaced = f.insert(transfer(2, 0, 9)).expect("is taken");
+    f.insert(transfer(2, 1, 9)).expect("is taken");
+    let poor = f.insert(transfer(3, 1 - 1, 9)).expect("is taken");
+    let poor_next = f.insert(transfer(3, 1, 9)).expect("is taken");
+    let mut brief = transfer(4, 0, 9);
+    brief.transaction.expires_at = Height::new(11);
+    let brief = f.insert(brief).expect("is taken");
+    let after_brief = f.insert(transfer(4, 1, 9)).expect("is taken");
+
+    // 2 had another transaction with the same nonce included, 3 was emptied as a sponsor.
+    let mut sponsored = transfer(8, 0, 1);
+    sponsored.transaction.sponsor = Some(id(3));
+    let block = [transfer(1, 0, 9), transfer(2, 0, 8), sponsored];
+    f.state.set(1, 1 << 60, 1);
+    f.state.set(2, 1 << 60, 1);
+    f.state.set(3, fee(&transfer(3, 0, 9)) + 9, 0);
+    let mut dropped = f.committed(&block, 11);
+    dropped.sort_unstable();
+    let mut expected = vec![replaced, poor_next, brief, after_brief];
+    expected.sort_unstable();
+    assert_eq!(dropped, expected);
+    assert!(f.pool.contains(&poor));
+    assert_eq!(f.selected(), [(2, 1), (3, 0)]);
+    assert_eq!(f.pool.next_nonce(&id(1), Nonce::new(1)), Nonce::new(1));
+}

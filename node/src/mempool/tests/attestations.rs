@@ -1,0 +1,98 @@
+//! The rules of the pool of attestations.
+
+use proofmill_chain::codec;
+use proofmill_chain::types::hash::{Blob, Hash, Signature};
+use proofmill_chain::types::task::{
+    Attestation, AttestationMessage, ResultClaim, ResultStatus, SignedAttestation, Statement,
+};
+use proofmill_chain::types::units::Gas;
+
+use super::{genesis, id};
+use crate::mempool::{AttestationError, AttestationLimits, AttestationPool};
+
+fn attestation(worker: u8, draw: u8, reveal: bool, output: usize) -> AttestationMessage {
+    let statement = if reveal {
+        Statement::Reveal {
+            claim: ResultClaim {
+                output_hash: Hash::ZERO,
+                trace_root: Hash::ZERO,
+                gas: Gas::new(1),
+                status: ResultStatus::Done,
+            },
+            salt: Hash::ZERO,
+        }
+    } else {
+        Statement::Commit {
+            commitment: Hash::ZERO,
+        }
+    };
+    AttestationMessage {
+        signed: SignedAttestation {
+            attestation: Attestation {
+                task: Hash::of("test/task", &[]),
+                draw,
+                worker: id(worker),
+                statement,
+            },
+            signature: Signature::new([worker; 64]),
+        },
+        output: Blob::new(vec![0; output]),
+    }
+}
+
+#[test]
+fn a_seat_speaks_once_in_each_phase() {
+    let mut pool = AttestationPool::new(genesis(), AttestationLimits::default());
+    let first = pool.insert(attestation(1, 0, false, 0)).expect("is taken");
+    let known = Err(AttestationError::Known { id: first });
+    assert_eq!(pool.insert(attestation(1, 0, false, 0)), known);
+    let mut other = attestation(1, 0, false, 0);
+    other.signed.attestation.statement = Statement::Commit {
+        commitment: Hash::of("another", &[]),
+    };
+    let taken = Err(AttestationError::SeatTaken { waiting: first });
+    assert_eq!(pool.insert(other.clone()), taken);
+    pool.insert(attestation(1, 0, true, 5)).expect("is taken");
+    pool.insert(attestation(1, 1, false, 0)).expect("is taken");
+    pool.insert(attestation(2, 0, false, 0)).expect("is taken");
+    assert_eq!(pool.len(), 4);
+    assert!(pool.contains(&first));
+    assert_eq!(pool.get(&first), Some(&attestation(1, 0, false, 0)));
+
+    // What is pruned makes room for another statement.
+    pool.prune(|message| message.signed.attestation.worker != id(1));
+    assert_eq!(pool.len(), 1);
+    assert_eq!(pool.get(&first), None);
+    pool.insert(other).expect("is taken");
+}
+
+#[test]
+fn the_pool_of_attestations_keeps_its_bounds() {
+    let size = |output| codec::encode(&attestation(1, 0, true, output)).len();
+    let limits = AttestationLimits {
+        bytes_max: size(100) + size(0),
+        count_max: 2,
+    };
+    let mut pool = AttestationPool::new(genesis(), limits);
+    pool.insert(attestation(1, 0, true, 100)).expect("is taken");
+    let full = Err(AttestationError::Full);
+    assert_eq!(pool.insert(attestation(2, 0, true, 1)), full);
+    pool.insert(attestation(2, 0, true, 0)).expect("is taken");
+    assert_eq!(pool.bytes(), limits.bytes_max);
+    assert_eq!(pool.insert(attestation(3, 0, false, 0)), full);
+
+    let workers = |messages: Vec<AttestationMessage>| -> Vec<u8> {
+        let worker = |message: &AttestationMessage| message.signed.attestation.worker;
+        messages
+            .iter()
+            .map(|message| worker(message).as_bytes()[0])
+            .collect()
+    };
+    assert_eq!(workers(pool.select(usize::MAX, 9)), [1, 2]);
+    assert_eq!(workers(pool.select(usize::MAX, 1)), [1]);
+    assert_eq!(workers(pool.select(size(100) - 1, 9)), [2]);
+    assert_eq!(pool.iter().count(), 2);
+    pool.prune(|_| false);
+    assert!(pool.is_empty());
+    assert_eq!(pool.bytes(), 0);
+}

@@ -1,0 +1,290 @@
+//! The node's disk: blocks, state and indexes in RocksDB.
+//!
+//! One synced write per block is the commit point ([`Store::commit`]); opening checks that what is
+//! there is whole and that the state is the one that the head's header commits to. The state tree
+//! is derived data: it lives in memory and is rebuilt from the flat state on start.
+
+mod commit;
+mod diff;
+mod error;
+mod keys;
+mod open;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::path::Path;
+use std::sync::{Mutex, PoisonError, RwLock};
+
+use proofmill_chain::state::StateError;
+use proofmill_chain::state::overlay::WriteSet;
+use proofmill_chain::state::reader::StateReader;
+use proofmill_chain::tree::{Tree, value_hash};
+use proofmill_chain::types::block::{Block, Certificate, Header};
+use proofmill_chain::types::genesis::Genesis;
+use proofmill_chain::types::hash::{AccountId, Hash};
+use proofmill_chain::types::receipt::Receipt;
+use proofmill_chain::types::units::{Height, Round};
+use rocksdb::{ColumnFamily, DB};
+
+pub use self::commit::CommitBatch;
+pub use self::error::{CORRUPTION_ADVICE, StoreError};
+use self::keys::Family;
+pub use self::keys::Position;
+pub use self::open::FILES_OPEN_MAX;
+pub use self::view::{LISTING_MAX, Undecided, View};
+
+/// For how many heights the changes to the state are kept.
+pub const DIFFS_KEPT: u64 = 1024;
+
+/// The last committed block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Its height, zero for genesis.
+    pub height: Height,
+    /// Its hash, the genesis hash for genesis.
+    pub hash: Hash,
+    /// Its time, milliseconds since the Unix epoch.
+    pub time_ms: u64,
+}
+
+/// What the newest commit made current.
+struct Current {
+    head: Head,
+    tree: Tree,
+}
+
+/// The data directory, open and checked.
+pub struct Store {
+    db: DB,
+    genesis: Head,
+    /// Held while a commit or an undecided proposal is written.
+    writing: Mutex<()>,
+    current: RwLock<Current>,
+}
+
+impl Store {
+    /// Opens a data directory, or creates it when it is absent or empty.
+    ///
+    /// Reads the whole state and rebuilds its tree, about half a second per million records.
+    ///
+    /// # Errors
+    /// When the directory is another chain's, of another layout, used by another process, damaged
+    /// or unreadable, or when the genesis starts no chain.
+    pub fn open(path: &Path, genesis: &Genesis) -> Result<Self, StoreError> {
+        let writes = genesis.state()?;
+        let head = Head {
+            height: Height::ZERO,
+            hash: genesis.hash(),
+            time_ms: genesis.genesis_time_ms,
+        };
+        let tree = genesis_tree(&writes);
+        let genesis_root = tree.root();
+        let store = Self {
+            db: open::open_database(path)?,
+            genesis: head,
+            writing: Mutex::new(()),
+            current: RwLock::new(Current { head, tree }),
+        };
+        store.settle(path, genesis, &writes)?;
+        let (head, tree) = store.verify(genesis_root)?;
+        store.set_current(Current { head, tree });
+        Ok(store)
+    }
+
+    /// The last committed block; genesis when there is none.
+    #[must_use]
+    pub fn head(&self) -> Head {
+        self.current
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .head
+    }
+
+    /// The state tree after the last committed block.
+    #[must_use]
+    pub fn tree(&self) -> Tree {
+        self.current
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .tree
+            .clone()
+    }
+
+    /// The genesis block's place in the chain.
+    #[must_use]
+    pub const fn genesis(&self) -> Head {
+        self.genesis
+    }
+
+    /// The store as it is now: reads through the view are consistent with each other, whatever is
+    /// committed meanwhile.
+    #[must_use]
+    pub fn view(&self) -> View<'_> {
+        View::now(self)
+    }
+
+    /// A block.
+    ///
+    /// # Errors
+    /// When the store cannot be read or is damaged.
+    pub fn block(&self, height: Height) -> Result<Option<Block>, StoreError> {
+        self.latest().block(height)
+    }
+
+    /// A block's encoding.
+    ///
+    /// # Errors
+    /// When the store cannot be read or is damaged.
+    pub fn block_bytes(&self, height: Height) -> Result<Option<Vec<u8>>, StoreError> {
+        self.latest().block_bytes(height)
+    }
+
+    /// A block's header.
+    ///
+    /// # Errors
+    /// When the store cannot be read or is damaged.
+    pub fn header(&self, height: Height) -> Result<Option<Header>, StoreError> {
+        self.latest().header(height)
+    }
+
+    /// The certificate that makes a block final.
+    ///
+    /// # Errors
+    /// When the store cannot be read or is damaged.
+    pub fn certificate(&self, height: Height) -> Result<Option<Certificate>, StoreError> {
+        self.latest().certificate(height)
+    }
+
+    /// What became of a block's transactions, in their order.
+    ///
+    /// # Errors
+    /// When the store cannot be read or is damaged.
+    pub fn receipts(&self, height: Height) -> Result<Option<Vec<Receipt>>, StoreError> {
+        self.latest().receipts(height)
+    }
+
+    /// What a block changed in the state; kept for the last [`DIFFS_KEPT`] heights.
+    ///
+    /// # Errors
+    /// When the store cannot be read or is damaged.
+    pub fn writes(&self, height: Height) -> Result<Option<WriteSet>, StoreError> {
+        self.latest().writes(height)
+    }
+
+    /// The height of the block with this hash.
+    ///
+    /// # Errors
+    /// When the store cannot be read or is damaged.
+    pub fn height_of(&self, block: &Hash) -> Result<Option<Height>, StoreError> {
+        self.latest().height_of(block)
+    }
+
+    /// Where a transaction stands.
+    ///
+    /// # Errors
+    /// When the store cannot be read or is damaged.
+    pub fn transaction_at(&self, id: &Hash) -> Result<Option<Position>, StoreError> {
+        self.latest().transaction_at(id)
+    }
+
+    /// See [`View::tasks_before`].
+    ///
+    /// # Errors
+    /// When the store cannot be read or is damaged.
+    pub fn tasks_before(
+        &self,
+        cursor: Option<Position>,
+        limit: usize,
+    ) -> Result<Vec<(Position, Hash)>, StoreError> {
+        self.latest().tasks_before(cursor, limit)
+    }
+
+    /// See [`View::account_history`].
+    ///
+    /// # Errors
+    /// When the store cannot be read or is damaged.
+    pub fn account_history(
+        &self,
+        account: &AccountId,
+        cursor: Option<Position>,
+        limit: usize,
+    ) -> Result<Vec<(Position, Hash)>, StoreError> {
+        self.latest().account_history(account, cursor, limit)
+    }
+
+    /// The bytes with this content address.
+    ///
+    /// # Errors
+    /// When the store cannot be read or is damaged.
+    pub fn blob(&self, hash: &Hash) -> Result<Option<Vec<u8>>, StoreError> {
+        self.latest().blob(hash)
+    }
+
+    /// The proposals kept for a height, by round and hash.
+    ///
+    /// # Errors
+    /// When the store cannot be read or is damaged.
+    pub fn undecided(&self, height: Height) -> Result<Vec<Undecided>, StoreError> {
+        self.latest().undecided(height)
+    }
+
+    /// One proposal kept.
+    ///
+    /// # Errors
+    /// When the store cannot be read or is damaged.
+    pub fn undecided_at(
+        &self,
+        height: Height,
+        round: Round,
+        block: &Hash,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        self.latest().undecided_at(height, round, block)
+    }
+
+    /// What the node keeps under a name of its own.
+    ///
+    /// # Errors
+    /// When the store cannot be read or is damaged.
+    pub fn meta(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.latest().meta(name)
+    }
+
+    /// Calls `each` with every record of the state, by ascending tree key.
+    ///
+    /// # Errors
+    /// When the store cannot be read or is damaged.
+    pub fn scan_state(&self, each: impl FnMut(Hash, &[u8])) -> Result<(), StoreError> {
+        self.latest().scan_state(each)
+    }
+
+    const fn latest(&self) -> View<'_> {
+        View::latest(self)
+    }
+
+    fn column(&self, family: Family) -> &ColumnFamily {
+        self.db
+            .cf_handle(family.name())
+            .expect("every column family was opened with the database")
+    }
+
+    fn set_current(&self, current: Current) {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = current;
+    }
+}
+
+/// The state after the last committed block.
+impl StateReader for Store {
+    fn read(&self, key: &Hash) -> Result<Option<Vec<u8>>, StateError> {
+        self.latest().read(key)
+    }
+}
+
+fn genesis_tree(writes: &WriteSet) -> Tree {
+    let leaves: Vec<_> = writes
+        .writes
+        .iter()
+        .map(|write| (write.key, write.new.as_deref().map(value_hash)))
+        .collect();
+    Tree::new().update(&leaves)
+}

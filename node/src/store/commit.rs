@@ -1,0 +1,253 @@
+//! The commit point: everything a block leaves behind, in one synced write.
+
+use std::collections::BTreeSet;
+use std::sync::PoisonError;
+
+use proofmill_chain::codec;
+use proofmill_chain::state::overlay::WriteSet;
+use proofmill_chain::tree::Tree;
+use proofmill_chain::types::block::{BLOCK_BYTES_MAX, Block, Certificate};
+use proofmill_chain::types::hash::{AccountId, Blob, Hash};
+use proofmill_chain::types::receipt::{Outcome, Receipt};
+use proofmill_chain::types::transaction::{Action, Transaction};
+use proofmill_chain::types::units::{Height, Round};
+use rocksdb::{WriteBatch, WriteOptions};
+
+use super::keys::{self, Family};
+use super::view::{CERTIFICATE_BYTES_MAX, RECEIPTS_BYTES_MAX};
+use super::{Current, DIFFS_KEPT, Head, Store, StoreError, diff};
+
+/// A decided and executed block.
+pub struct CommitBatch<'a> {
+    /// The block's hash.
+    pub hash: Hash,
+    /// The block.
+    pub block: &'a Block,
+    /// Why it is final.
+    pub certificate: &'a Certificate,
+    /// What became of its transactions, in their order.
+    pub receipts: &'a [Receipt],
+    /// What it changes in the state.
+    pub writes: &'a WriteSet,
+    /// The state tree after it.
+    pub tree: Tree,
+    /// Programs, inputs and outputs that it brought.
+    pub blobs: Vec<Blob>,
+}
+
+impl Store {
+    /// Makes a block the head, durably: when this returns the block survives a crash; when it
+    /// fails nothing of the block is there.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] when the block does not follow the head or its parts do not belong
+    /// together; otherwise when the disk fails. After a failing disk the store refuses further
+    /// writes, and the node has to stop.
+    pub fn commit(&self, commit: CommitBatch<'_>) -> Result<(), StoreError> {
+        let _one_at_a_time = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check_follows(&commit)?;
+        let batch = self.batch(&commit)?;
+        self.write_synced(batch)?;
+        let header = &commit.block.header;
+        self.set_current(Current {
+            head: Head {
+                height: header.height,
+                hash: commit.hash,
+                time_ms: header.time_ms,
+            },
+            tree: commit.tree,
+        });
+        Ok(())
+    }
+
+    /// Keeps a proposal until its height is decided, durably. A proposal for a height that is
+    /// decided already is not kept.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn put_undecided(
+        &self,
+        height: Height,
+        round: Round,
+        block: &Hash,
+        bytes: &[u8],
+    ) -> Result<(), StoreError> {
+        // A commit in between would leave the proposal behind for ever.
+        let _one_at_a_time = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        if height <= self.head().height {
+            return Ok(());
+        }
+        let mut batch = WriteBatch::default();
+        batch.put_cf(
+            self.column(Family::Undecided),
+            keys::undecided_key(height, round, block),
+            bytes,
+        );
+        self.write_synced(batch)
+    }
+
+    /// Keeps something under a name of the node's own, durably.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn put_meta(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        let mut batch = WriteBatch::default();
+        batch.put_cf(self.column(Family::Meta), keys::user_meta(name), bytes);
+        self.write_synced(batch)
+    }
+
+    pub(super) fn write_synced(&self, batch: WriteBatch) -> Result<(), StoreError> {
+        let mut options = WriteOptions::default();
+        options.set_sync(true);
+        Ok(self.db.write_opt(batch, &options)?)
+    }
+
+    fn check_follows(&self, commit: &CommitBatch<'_>) -> Result<(), StoreError> {
+        let refuse = |what: String| Err(StoreError::Refused(what));
+        let header = &commit.block.header;
+        let head = self.head();
+        if header.height != head.height.next() {
+            return refuse(format!(
+                "block {} does not follow block {}",
+                header.height, head.height
+            ));
+        }
+        if header.parent != head.hash {
+            return refuse(format!(
+                "parent is {}, the head is {}",
+                header.parent, head.hash
+            ));
+        }
+        if header.hash() != commit.hash {
+            return refuse(format!(
+                "hash is {}, {} was given",
+                header.hash(),
+                commit.hash
+            ));
+        }
+        let certificate = commit.certificate;
+        if certificate.height != header.height || certificate.block != commit.hash {
+            return refuse(format!(
+                "the certificate is for block {} at {}",
+                certificate.block, certificate.height
+            ));
+        }
+        if commit.receipts.len() != commit.block.transactions.len() {
+            return refuse(format!(
+                "{} receipts for {} transactions",
+                commit.receipts.len(),
+                commit.block.transactions.len()
+            ));
+        }
+        if commit.tree.root() != header.state_root {
+            return refuse(format!(
+                "the tree's root is {}, the header's {}",
+                commit.tree.root(),
+                header.state_root
+            ));
+        }
+        Ok(())
+    }
+
+    fn batch(&self, commit: &CommitBatch<'_>) -> Result<WriteBatch, StoreError> {
+        let header = &commit.block.header;
+        let key = keys::height_key(header.height);
+        let header_bytes = codec::encode(header);
+        let block_bytes = codec::encode(commit.block);
+        // The header stands first in a block's encoding; the body is what follows.
+        let body = block_bytes
+            .strip_prefix(header_bytes.as_slice())
+            .ok_or_else(|| {
+                StoreError::Refused("the block does not begin with its header".into())
+            })?;
+        let certificate = codec::encode(commit.certificate);
+        let receipts = codec::encode(&commit.receipts);
+        bounded("block", block_bytes.len(), BLOCK_BYTES_MAX)?;
+        bounded("certificate", certificate.len(), CERTIFICATE_BYTES_MAX)?;
+        bounded("receipts", receipts.len(), RECEIPTS_BYTES_MAX)?;
+
+        let mut batch = WriteBatch::default();
+        batch.put_cf(self.column(Family::Header), key, &header_bytes);
+        batch.put_cf(self.column(Family::Body), key, body);
+        batch.put_cf(self.column(Family::Certificate), key, &certificate);
+        batch.put_cf(self.column(Family::Receipts), key, &receipts);
+        self.add_state(&mut batch, header.height, commit.writes);
+        self.add_index(&mut batch, commit);
+        for blob in &commit.blobs {
+            let hash = blob.hash();
+            batch.put_cf(self.column(Family::Blob), hash, blob.as_bytes());
+        }
+        for (round, block, _) in self.latest().undecided(header.height)? {
+            let key = keys::undecided_key(header.height, round, &block);
+            batch.delete_cf(self.column(Family::Undecided), key);
+        }
+        Ok(batch)
+    }
+
+    pub(super) fn add_state(&self, batch: &mut WriteBatch, height: Height, writes: &WriteSet) {
+        let state = self.column(Family::State);
+        for write in &writes.writes {
+            match &write.new {
+                Some(value) => batch.put_cf(state, write.key, value),
+                None => batch.delete_cf(state, write.key),
+            }
+        }
+        batch.put_cf(state, keys::APPLIED_HEIGHT, keys::height_key(height));
+        let diffs = self.column(Family::Diff);
+        batch.put_cf(diffs, keys::height_key(height), diff::encode(writes));
+        if let Some(old) = height.get().checked_sub(DIFFS_KEPT) {
+            batch.delete_cf(diffs, keys::height_key(Height::new(old)));
+        }
+    }
+
+    fn add_index(&self, batch: &mut WriteBatch, commit: &CommitBatch<'_>) {
+        let index = self.column(Family::Index);
+        let height = commit.block.header.height;
+        let at = keys::height_key(height);
+        batch.put_cf(index, keys::block_index(&commit.hash), at);
+        let pairs = commit.block.transactions.iter().zip(commit.receipts);
+        for (number, (signed, receipt)) in (0_u32..).zip(pairs) {
+            let position = (height, number);
+            let id = receipt.transaction;
+            batch.put_cf(
+                index,
+                keys::transaction_index(&id),
+                keys::position_bytes(position),
+            );
+            for account in concerned(&signed.transaction) {
+                let key = keys::under(keys::account_prefix(&account), position);
+                batch.put_cf(index, key, id);
+            }
+            let submits = matches!(signed.transaction.action, Action::SubmitTask(_));
+            if submits && receipt.outcome == Outcome::Applied {
+                batch.put_cf(index, keys::under(keys::tasks_prefix(), position), id);
+            }
+        }
+    }
+}
+
+/// The accounts whose history a transaction belongs to.
+fn concerned(transaction: &Transaction) -> BTreeSet<AccountId> {
+    let mut accounts = BTreeSet::from([transaction.sender, transaction.payer()]);
+    match &transaction.action {
+        Action::Transfer { to, .. } => {
+            accounts.insert(*to);
+        }
+        Action::RegisterWorker { worker, .. }
+        | Action::UpdateWorker { worker, .. }
+        | Action::RetireWorker { worker } => {
+            accounts.insert(*worker);
+        }
+        Action::PublishProgram { .. } | Action::SubmitTask(_) | Action::CancelTask { .. } => {}
+    }
+    accounts
+}
+
+fn bounded(what: &str, given: usize, most: usize) -> Result<(), StoreError> {
+    if given > most {
+        return Err(StoreError::Refused(format!(
+            "{what} of {given} bytes, at most {most} can be read back"
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,194 @@
+//! Directories that must not be opened, and what is said about them.
+
+use std::fs::{self, OpenOptions};
+use std::io::{Seek, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+
+use proofmill_chain::types::hash::Hash;
+use proofmill_chain::types::units::Height;
+use rocksdb::{DB, Options};
+
+use super::{folder, open, refused, store_of};
+use crate::store::StoreError;
+use crate::store::keys::{self, Family};
+
+fn raw(path: &Path) -> DB {
+    let names = Family::ALL.map(Family::name);
+    DB::open_cf(&Options::default(), path, names).expect("RocksDB opens it")
+}
+
+fn put_raw(path: &Path, family: Family, key: impl AsRef<[u8]>, value: Option<&[u8]>) {
+    let db = raw(path);
+    let column = db.cf_handle(family.name()).expect("it exists");
+    match value {
+        Some(value) => db.put_cf(column, key, value).expect("written"),
+        None => db.delete_cf(column, key).expect("deleted"),
+    }
+}
+
+fn assert_damage(error: &StoreError, part: &str) {
+    assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+    let text = error.to_string();
+    assert!(text.contains(part), "{text}");
+    assert!(text.contains("restore the data directory from a backup"));
+    assert!(text.contains("synchronise again"));
+}
+
+#[test]
+fn a_changed_state_value_is_refused() {
+    let folder = folder();
+    drop(store_of(folder.path(), 2));
+    let counter = Hash::of("counter", &[]);
+    put_raw(folder.path(), Family::State, counter, Some(b"forged"));
+    assert_damage(&refused(folder.path()), "has root");
+    // Genesis is held to its root too.
+    let folder = self::folder();
+    drop(open(folder.path()).expect("it opens"));
+    put_raw(folder.path(), Family::State, counter, Some(b"forged"));
+    assert_damage(&refused(folder.path()), "has root");
+}
+
+#[test]
+fn a_missing_piece_of_the_head_is_refused() {
+    for (family, part) in [
+        (Family::Header, "header 2 is missing"),
+        (Family::Body, "body 2 is missing"),
+        (
+            Family::Certificate,
+            "the certificate of height 2 is missing",
+        ),
+        (
+            Family::Receipts,
+            "the list of receipts of height 2 is missing",
+        ),
+    ] {
+        let folder = folder();
+        drop(store_of(folder.path(), 2));
+        let key = keys::height_key(Height::new(2));
+        put_raw(folder.path(), family, key, None);
+        assert_damage(&refused(folder.path()), part);
+    }
+    let folder = folder();
+    drop(store_of(folder.path(), 2));
+    put_raw(folder.path(), Family::State, keys::APPLIED_HEIGHT, None);
+    assert_damage(&refused(folder.path()), "does not say which height");
+    let folder = self::folder();
+    drop(store_of(folder.path(), 2));
+    let one = keys::height_key(Height::new(1));
+    put_raw(
+        folder.path(),
+        Family::State,
+        keys::APPLIED_HEIGHT,
+        Some(&one),
+    );
+    assert_damage(&refused(folder.path()), "stands above");
+}
+
+#[test]
+fn another_layout_is_refused() {
+    let folder = folder();
+    drop(open(folder.path()).expect("it opens"));
+    let two = 2_u32.to_be_bytes();
+    put_raw(folder.path(), Family::Meta, keys::META_SCHEMA, Some(&two));
+    let expected = StoreError::OtherSchema {
+        path: folder.path().into(),
+        found: 2,
+        expected: 1,
+    };
+    assert_eq!(refused(folder.path()), expected);
+    put_raw(folder.path(), Family::Meta, keys::META_SCHEMA, None);
+    assert_damage(&refused(folder.path()), "which layout");
+}
+
+#[test]
+fn a_creation_that_was_cut_off_is_finished() {
+    let folder = folder();
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    let names = ["state", "diff"];
+    drop(DB::open_cf(&options, folder.path(), names).expect("RocksDB makes it"));
+    let store = open(folder.path()).expect("it opens");
+    assert_eq!(store.head(), store.genesis());
+}
+
+/// A store whose data is in files, not in the log.
+fn flushed(path: &Path) {
+    let (store, _) = store_of(path, 3);
+    for family in Family::ALL {
+        store.db.flush_cf(store.column(family)).expect("flushed");
+    }
+}
+
+fn files(path: &Path, matches: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+    let mut found: Vec<_> = fs::read_dir(path)
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|file| {
+            let name = file.file_name().and_then(|name| name.to_str());
+            name.is_some_and(&matches)
+        })
+        .collect();
+    found.sort();
+    assert!(!found.is_empty());
+    found
+}
+
+fn overwrite(file: &Path, at: u64) {
+    let mut file = OpenOptions::new().write(true).open(file).expect("a file");
+    file.seek(SeekFrom::Start(at)).expect("seekable");
+    file.write_all(&[0xa5; 64]).expect("written");
+}
+
+#[test]
+fn overwritten_files_are_refused() {
+    for name in ["CURRENT", "MANIFEST", ".sst"] {
+        let folder = folder();
+        flushed(folder.path());
+        for file in files(folder.path(), |file| file.contains(name)) {
+            overwrite(&file, 8);
+        }
+        assert_damage(&refused(folder.path()), "");
+    }
+}
+
+#[test]
+fn a_damaged_log_is_refused_rather_than_cut_short() {
+    let folder = folder();
+    let (store, _) = store_of(folder.path(), 3);
+    drop(store);
+    let log = files(folder.path(), |file| file.ends_with(".log")).pop();
+    overwrite(&log.expect("a log"), 200);
+    assert_damage(&refused(folder.path()), "");
+}
+
+#[test]
+fn missing_files_are_refused() {
+    for name in ["CURRENT", "MANIFEST", ".sst"] {
+        let folder = folder();
+        flushed(folder.path());
+        for file in files(folder.path(), |file| file.contains(name)) {
+            fs::remove_file(file).expect("removed");
+        }
+        assert_damage(&refused(folder.path()), "");
+        // And refusing has not made it worse: asked again it says the same.
+        assert_damage(&refused(folder.path()), "");
+    }
+}
+
+#[test]
+fn a_log_cut_in_its_last_record_loses_only_that_record() {
+    let folder = folder();
+    let (store, made) = store_of(folder.path(), 3);
+    drop(store);
+    let log = files(folder.path(), |file| file.ends_with(".log")).pop();
+    let log = log.expect("a log");
+    let length = fs::metadata(&log).expect("a file").len();
+    let file = OpenOptions::new().write(true).open(log).expect("a file");
+    file.set_len(length - 5).expect("cut");
+    drop(file);
+    let store = open(folder.path()).expect("a torn end is what a crash leaves");
+    assert_eq!(store.head().hash, made[1].hash);
+    assert_eq!(store.block(Height::new(3)), Ok(None));
+    assert_eq!(store.height_of(&made[2].hash), Ok(None));
+}
