@@ -64,7 +64,11 @@ fn stages(criterion: &mut Criterion) {
                 signature: signed.signature.as_bytes(),
             })
             .collect();
-        assert!(verify_batch(&items, world.secret()).iter().all(|valid| *valid));
+        assert!(
+            verify_batch(&items, world.secret())
+                .iter()
+                .all(|valid| *valid)
+        );
 
         for (threads, pool) in pools() {
             let mut group = criterion.benchmark_group(format!("block/threads={threads}"));
@@ -77,7 +81,10 @@ fn stages(criterion: &mut Criterion) {
             group.bench_function(id("check"), |b| {
                 b.iter_batched(
                     || block.clone(),
-                    |block| pool.install(|| check(block, &context)).expect("asserted above"),
+                    |block| {
+                        pool.install(|| check(block, &context))
+                            .expect("asserted above")
+                    },
                     BatchSize::LargeInput,
                 );
             });
@@ -87,14 +94,20 @@ fn stages(criterion: &mut Criterion) {
             group.bench_function(id("verify"), |b| {
                 b.iter_batched(
                     || checked.clone(),
-                    |checked| pool.install(|| verify(checked, &context)).expect("asserted above"),
+                    |checked| {
+                        pool.install(|| verify(checked, &context))
+                            .expect("asserted above")
+                    },
                     BatchSize::LargeInput,
                 );
             });
             group.bench_function(id("execute"), |b| {
                 b.iter_batched(
                     || verified.clone(),
-                    |block| pool.install(|| execute(block, &context)).expect("asserted above"),
+                    |block| {
+                        pool.install(|| execute(block, &context))
+                            .expect("asserted above")
+                    },
                     BatchSize::LargeInput,
                 );
             });
@@ -124,32 +137,36 @@ fn commit(
     let mut group = criterion.benchmark_group("block/durable");
     group.sample_size(10);
     group.throughput(Throughput::Elements(size as u64));
-    group.bench_function(BenchmarkId::new("commit", format!("transfers={size}")), |b| {
-        b.iter_batched(
-            || {
-                let home = tempfile::tempdir().expect("a directory");
-                let store = Store::open(home.path(), &world.genesis).expect("a fresh store opens");
-                (home, store)
-            },
-            |(home, store)| {
-                let effects = sealed.effects();
-                store
-                    .commit(CommitBatch {
-                        hash: sealed.hash(),
-                        block: sealed.block(),
-                        certificate: &certificate,
-                        receipts: &effects.receipts,
-                        writes: &effects.writes,
-                        tree: sealed.tree().clone(),
-                        blobs: effects.blobs.clone(),
-                    })
-                    .expect("the block follows genesis");
-                // Closed outside the measured time.
-                (home, store)
-            },
-            BatchSize::PerIteration,
-        );
-    });
+    group.bench_function(
+        BenchmarkId::new("commit", format!("transfers={size}")),
+        |b| {
+            b.iter_batched(
+                || {
+                    let home = tempfile::tempdir().expect("a directory");
+                    let store =
+                        Store::open(home.path(), &world.genesis).expect("a fresh store opens");
+                    (home, store)
+                },
+                |(home, store)| {
+                    let effects = sealed.effects();
+                    store
+                        .commit(CommitBatch {
+                            hash: sealed.hash(),
+                            block: sealed.block(),
+                            certificate: &certificate,
+                            receipts: &effects.receipts,
+                            writes: &effects.writes,
+                            tree: sealed.tree().clone(),
+                            blobs: effects.blobs.clone(),
+                        })
+                        .expect("the block follows genesis");
+                    // Closed outside the measured time.
+                    (home, store)
+                },
+                BatchSize::PerIteration,
+            );
+        },
+    );
     group.finish();
 }
 

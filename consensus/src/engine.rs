@@ -217,7 +217,7 @@ impl EngineHandle {
 
     /// Stops the engine; when it returns no call of the application is under way and the log is
     /// closed, so that the same home can be started again.
-    pub async fn stop(self) {
+    pub async fn stop(&self) {
         self.stop.send_replace(true);
         drop(self.stopped().await);
     }

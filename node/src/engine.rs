@@ -149,7 +149,7 @@ impl Engine {
         let pools = Pools {
             transactions: Mempool::new(
                 genesis_hash,
-                &parts.genesis.params,
+                parts.genesis.params.base_fee,
                 MempoolLimits::default(),
             ),
             attestations: AttestationPool::new(genesis_hash, AttestationLimits::default()),
@@ -382,11 +382,12 @@ impl Engine {
         }
         {
             let mut pools = self.pools();
-            let dropped = pools.transactions.committed(
-                &sealed.block().transactions,
-                head.height,
-                |id| self.account(id),
-            )?;
+            let dropped =
+                pools
+                    .transactions
+                    .committed(&sealed.block().transactions, head.height, |id| {
+                        self.account(id)
+                    })?;
             for id in dropped {
                 tracing::debug!(%id, "a waiting transaction can no longer be included");
             }
@@ -401,13 +402,13 @@ impl Engine {
     /// Sums the whole state up and compares it with what genesis, burns and rewards account for.
     fn verify_supply(&self, height: Height) -> Result<(), EngineError> {
         let mut records = Vec::new();
-        self.store.scan_state(|_, bytes| records.push(bytes.to_vec()))?;
-        let held = sum_supply(records.iter().map(Vec::as_slice)).map_err(|error| {
-            EngineError::Supply {
+        self.store
+            .scan_state(|_, bytes| records.push(bytes.to_vec()))?;
+        let held =
+            sum_supply(records.iter().map(Vec::as_slice)).map_err(|error| EngineError::Supply {
                 height,
                 reason: error.to_string(),
-            }
-        })?;
+            })?;
         tracing::debug!(%height, held, "the supply adds up");
         Ok(())
     }

@@ -1,3 +1,10 @@
 //! The `proofmill` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use proofmill_node::cli::Cli;
+
+fn main() -> ExitCode {
+    Cli::parse().execute()
+}

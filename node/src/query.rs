@@ -279,7 +279,9 @@ impl Query for NodePort {
         if height > next {
             return Err(Error::new(
                 Code::NotFound,
-                format!("the validators of height {height} are not known yet; the next height is {next}"),
+                format!(
+                    "the validators of height {height} are not known yet; the next height is {next}"
+                ),
             ));
         }
         Ok(ValidatorsView::of(height, self.engine.validators()))
@@ -333,9 +335,7 @@ fn refusal(error: AdmitError) -> Error {
             TransactionError::WrongChain { given, expected } => plain(Code::TxWrongChain)
                 .with("expected", format!("0x{}", hex::encode(expected)))
                 .with("received", format!("0x{}", hex::encode(given))),
-            TransactionError::Key { key, .. } => {
-                plain(Code::TxBadKey).with("key", key.to_string())
-            }
+            TransactionError::Key { key, .. } => plain(Code::TxBadKey).with("key", key.to_string()),
             TransactionError::SponsorSignature => plain(Code::TxBadSignature),
             TransactionError::TooLong { .. } => plain(Code::TxMalformed),
             TransactionError::SponsorIsSender
@@ -380,11 +380,9 @@ fn pool_refusal(error: &InsertError, plain: impl Fn(Code) -> Error) -> Error {
         InsertError::Expired { expires_at, height } => plain(Code::TxExpired)
             .with("expires_at", expires_at.to_string())
             .with("height", height.to_string()),
-        InsertError::FeeTooLow { needed, max_fee } => pair(
-            Code::TxFeeTooLow,
-            needed.to_string(),
-            max_fee.to_string(),
-        ),
+        InsertError::FeeTooLow { needed, max_fee } => {
+            pair(Code::TxFeeTooLow, needed.to_string(), max_fee.to_string())
+        }
         InsertError::InsufficientBalance {
             needed, available, ..
         } => pair(

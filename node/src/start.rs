@@ -42,12 +42,10 @@ pub async fn run(
     mut stop: watch::Receiver<bool>,
 ) -> Result<()> {
     let engine = open_engine(&home, &config).await?;
-    let network_seed = keys::read(&home.node_key())
-        .context("node key")?
-        .seed();
+    let network_seed = keys::read(&home.node_key()).context("node key")?.seed();
     let (gossip, incoming) = Gossip::start(GossipConfig {
-        listen: config.gossip.listen.parse().context("gossip.listen")?,
-        peers: multiaddrs(&config.gossip.peers, "gossip.peers")?,
+        listen: config.gossip.listen.clone(),
+        peers: config.gossip.peers.clone(),
         seed: Zeroizing::new(network_seed),
         genesis: engine.genesis_hash(),
     })
@@ -75,8 +73,13 @@ pub async fn run(
     let started = EngineHandle::start(
         EngineConfig {
             home: home.wal(),
-            listen: config.consensus.listen.clone(),
-            persistent_peers: config.consensus.peers.clone(),
+            listen: config.consensus.listen.to_string(),
+            persistent_peers: config
+                .consensus
+                .peers
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
             key: validator_keys.consensus,
             network_seed,
             moniker: config.moniker.clone(),
@@ -137,16 +140,6 @@ fn bail_with(what: &str) -> Result<()> {
     bail!("{what}")
 }
 
-fn multiaddrs(texts: &[String], key: &str) -> Result<Vec<libp2p::Multiaddr>> {
-    texts
-        .iter()
-        .map(|text| {
-            text.parse()
-                .with_context(|| format!("{key}: `{text}` is not a multiaddress"))
-        })
-        .collect()
-}
-
 fn read_keys(home: &Home) -> Result<ValidatorKeys> {
     Ok(ValidatorKeys {
         consensus: keys::read(&home.validator_key()).context("validator key")?,
@@ -185,11 +178,6 @@ async fn bind_front_end(
     engine: &Arc<Engine>,
     consensus: &Arc<OnceLock<EngineHandle>>,
 ) -> Result<Server> {
-    let address = config
-        .rpc
-        .listen
-        .parse()
-        .with_context(|| format!("rpc.listen: `{}` is not an address", config.rpc.listen))?;
     let of = Arc::clone(consensus);
     let at = Arc::clone(engine);
     let port = Arc::new(NodePort {
@@ -214,7 +202,7 @@ async fn bind_front_end(
         allowed_origins: config.rpc.cors_origins.clone(),
         ..Options::default()
     };
-    Ok(Server::bind(address, ports, options).await?)
+    Ok(Server::bind(config.rpc.listen, ports, options).await?)
 }
 
 /// Judges what peers pass on, in the order it comes, until gossip stops.

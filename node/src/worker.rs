@@ -23,8 +23,7 @@ use proofmill_chain::crypto::sign::SecretKey;
 use proofmill_chain::types::hash::{AccountId, Blob, Hash};
 use proofmill_chain::types::params::Params;
 use proofmill_chain::types::task::{
-    Attestation, AttestationMessage, OUTPUT_BYTES_MAX, Phase, SignedAttestation,
-    Statement,
+    Attestation, AttestationMessage, OUTPUT_BYTES_MAX, Phase, SignedAttestation, Statement,
 };
 use proofmill_rpc::api::{AttestationSent, Hex, NodeInfo, TaskPage, TaskView};
 use serde_json::json;
@@ -176,9 +175,7 @@ impl Worker {
         seen.insert(seat_id);
         let entry = self.journal.get(&seat_id).cloned();
         match (&task.phase, entry) {
-            (Phase::Committing { .. }, None) if seat.commitment.is_none() => {
-                self.compute(seat_id)
-            }
+            (Phase::Committing { .. }, None) if seat.commitment.is_none() => self.compute(seat_id),
             (Phase::Committing { .. }, Some(entry)) if seat.commitment.is_none() => {
                 self.send_commit(seat_id, &entry)
             }
@@ -195,7 +192,8 @@ impl Worker {
 
     /// Starts a computation in a thread of its own, which waits for the child process.
     fn compute(&mut self, seat: SeatId) -> Result<(), Trouble> {
-        if !self.computing.is_empty() || self.failures.get(&seat).is_some_and(|n| *n >= ATTEMPTS_MAX)
+        if !self.computing.is_empty()
+            || self.failures.get(&seat).is_some_and(|n| *n >= ATTEMPTS_MAX)
         {
             return Ok(());
         }

@@ -11,14 +11,13 @@ use proofmill_chain::types::hash::AccountId;
 use proofmill_chain::types::transaction::{Action, worker_consent_bytes};
 use proofmill_chain::types::units::{Amount, Gas};
 use proofmill_chain::types::worker::WorkerTerms;
-use proofmill_rpc::api::WorkerPage;
 use serde_json::json;
 
 use crate::cli::amount::{self, both};
 use crate::cli::sending::Sending;
 use crate::cli::session::Session;
 use crate::cli::{Global, out};
-use crate::config::Log;
+use crate::config::Config;
 use crate::worker::child::{self, Sandbox};
 use crate::worker::{Worker, WorkerConfig};
 use crate::{keys, stop, telemetry};
@@ -81,9 +80,12 @@ Examples:
         exit_with_parent: bool,
     },
     /// Run one job from standard input under hard limits; used by `worker run`
-    #[command(hide = true, after_help = "\
+    #[command(
+        hide = true,
+        after_help = "\
 Example:
-  proofmill worker compute")]
+  proofmill worker compute"
+    )]
     Compute,
 }
 
@@ -230,8 +232,7 @@ fn order(
     let wallet = session.wallet(operator)?;
     let sent = wallet.send(action, &sending.options(&session)?)?;
     let receipt = session.client.wait_applied(&sent)?;
-    let page: WorkerPage = session.client.call("worker_list", &json!({ "limit": 200 }))?;
-    let found = page.workers.into_iter().find(|view| view.worker.id == worker);
+    let found = session.client.worker(&worker)?;
     if global.json {
         return out::json(&json!({ "worker": worker, "receipt": receipt, "state": found }));
     }
@@ -261,7 +262,11 @@ fn work(more: Vec<String>, exit_with_parent: bool, global: &Global) -> Result<()
     let home = global.home()?;
     let key = keys::read(&home.worker_key())
         .context("the worker's key: `proofmill worker register` makes it")?;
-    let _log = telemetry::init(&Log::default(), &home.logs().join("worker.log"), false)?;
+    let _log = telemetry::init(
+        &Config::default().log,
+        &home.logs().join("worker.log"),
+        false,
+    )?;
     let mut nodes = vec![global.rpc.clone()];
     nodes.extend(more);
     let config = WorkerConfig {

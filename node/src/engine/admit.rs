@@ -101,11 +101,9 @@ impl Engine {
     #[must_use]
     pub fn admit_gossip(&self, topic: Topic, bytes: &[u8]) -> Acceptance {
         let taken = match topic {
-            Topic::Transactions => {
-                codec::decode::<SignedTransaction, TRANSACTION_BYTES_MAX>(bytes)
-                    .map_err(AdmitError::from)
-                    .and_then(|signed| self.take_transaction(signed, false))
-            }
+            Topic::Transactions => codec::decode::<SignedTransaction, TRANSACTION_BYTES_MAX>(bytes)
+                .map_err(AdmitError::from)
+                .and_then(|signed| self.take_transaction(signed, false)),
             Topic::Attestations => {
                 codec::decode::<AttestationMessage, ATTESTATION_BYTES_MAX>(bytes)
                     .map_err(AdmitError::from)
@@ -177,9 +175,15 @@ impl Engine {
 
     /// Applies a transaction to the head and forgets the effects: tells its sender at once what
     /// would otherwise cost it a fee. One that waits for others of its sender is not tried.
-    fn try_out(&self, signed: &SignedTransaction, id: Hash, bytes: usize) -> Result<(), AdmitError> {
+    fn try_out(
+        &self,
+        signed: &SignedTransaction,
+        id: Hash,
+        bytes: usize,
+    ) -> Result<(), AdmitError> {
         let head = self.store().head();
         let genesis = self.genesis_hash();
+        let beacon_output = VrfOutput::new([0; VrfOutput::LEN]);
         let mut executor = Executor::begin(
             self.store(),
             BlockContext {
@@ -187,7 +191,7 @@ impl Engine {
                 params: self.params(),
                 height: head.height.next(),
                 time_ms: clock_ms().max(head.time_ms.saturating_add(1)),
-                beacon_output: &VrfOutput::new([0; VrfOutput::LEN]),
+                beacon_output: &beacon_output,
                 reward: self.validator(),
             },
         )?;

@@ -147,7 +147,10 @@ async fn wait_until_due(time_ms: u64) {
     let drift = u64::try_from(CLOCK_DRIFT_MAX.as_millis()).unwrap_or(u64::MAX);
     let ahead = time_ms.saturating_sub(clock_ms().saturating_add(drift));
     if ahead > 0 {
-        tracing::warn!(ahead_ms = ahead, "a proposal is ahead of this clock; it is held");
+        tracing::warn!(
+            ahead_ms = ahead,
+            "a proposal is ahead of this clock; it is held"
+        );
         tokio::time::sleep(Duration::from_millis(ahead)).await;
     }
 }

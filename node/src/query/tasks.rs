@@ -111,10 +111,11 @@ fn blob(store: &View<'_>, hash: &Hash) -> Result<Blob, ErrorOf> {
     if *hash == empty.hash() {
         return Ok(empty);
     }
-    store
-        .blob(hash)?
-        .map(Blob::new)
-        .ok_or_else(|| ErrorOf(Error::internal(format_args!("the bytes of {hash} are missing"))))
+    store.blob(hash)?.map(Blob::new).ok_or_else(|| {
+        ErrorOf(Error::internal(format_args!(
+            "the bytes of {hash} are missing"
+        )))
+    })
 }
 
 /// Why the registered workers do not fill the seats.

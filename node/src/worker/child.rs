@@ -84,7 +84,9 @@ impl Sandbox {
         let answer = self.converse(&mut child, job);
         // Whatever it answered, it is not needed any more; one that has ended cannot be killed.
         let _ = child.kill();
-        let status = child.wait().context("the computing child cannot be awaited")?;
+        let status = child
+            .wait()
+            .context("the computing child cannot be awaited")?;
         match answer {
             Ok(Answer::Done { claim, output }) => Ok((claim, output)),
             Ok(Answer::Failed(reason)) => bail!("the machine failed: {reason}"),

@@ -185,10 +185,14 @@ mod tests {
         let home = tempfile::tempdir()?;
         let chain = Hash::new([9; 32]);
         let journal = Journal::open(home.path(), &chain)?;
-        let second = Journal::open(home.path(), &chain).err().map(|e| e.to_string());
+        let second = Journal::open(home.path(), &chain)
+            .err()
+            .map(|e| e.to_string());
         assert!(second.is_some_and(|text| text.contains("in use")));
         drop(journal);
-        let other = Journal::open(home.path(), &Hash::ZERO).err().map(|e| e.to_string());
+        let other = Journal::open(home.path(), &Hash::ZERO)
+            .err()
+            .map(|e| e.to_string());
         assert!(other.is_some_and(|text| text.contains("belongs to the chain")));
         Ok(())
     }
@@ -199,7 +203,9 @@ mod tests {
         let chain = Hash::new([9; 32]);
         drop(Journal::open(home.path(), &chain)?);
         fs::write(home.path().join("aa-0.json"), "{")?;
-        let error = Journal::open(home.path(), &chain).err().map(|e| format!("{e:#}"));
+        let error = Journal::open(home.path(), &chain)
+            .err()
+            .map(|e| format!("{e:#}"));
         assert!(error.is_some_and(|text| text.contains("aa-0.json is damaged")));
         Ok(())
     }

@@ -41,7 +41,11 @@ impl Nodes {
     ///
     /// # Errors
     /// When the node does not answer or refuses.
-    pub fn call<R: DeserializeOwned>(&mut self, method: &str, params: &impl Serialize) -> Result<R> {
+    pub fn call<R: DeserializeOwned>(
+        &mut self,
+        method: &str,
+        params: &impl Serialize,
+    ) -> Result<R> {
         let client = self
             .clients
             .get(self.current)

@@ -30,7 +30,7 @@ impl From<&Phase> for TaskState {
     fn from(phase: &Phase) -> Self {
         match phase {
             Phase::Open => Self::Open,
-            Phase::Committing => Self::Committing,
+            Phase::Committing { .. } => Self::Committing,
             Phase::Revealing { .. } => Self::Revealing,
             Phase::Final { .. } => Self::Final,
             Phase::Expired { .. } => Self::Expired,
@@ -214,13 +214,13 @@ fn waiting(task: &Task, context: &TaskContext) -> Option<Waiting> {
                 task.eligible_last, task.wait_until
             ),
         ),
-        Phase::Committing if seated < need => (
+        Phase::Committing { .. } if seated < need => (
             WaitingFor::Workers,
             seated,
             need,
             format!("{} of {need} seats wait to be drawn again", need - seated),
         ),
-        Phase::Committing => (
+        Phase::Committing { .. } => (
             WaitingFor::Commits,
             committed,
             need,
@@ -254,7 +254,7 @@ fn progress(task: &Task, context: &TaskContext) -> Vec<SeatProgress> {
             (None, None) => SeatStep::Computing,
         };
         let due = match (&task.phase, step) {
-            (Phase::Committing, SeatStep::Computing) => {
+            (Phase::Committing { .. }, SeatStep::Computing) => {
                 Some(after(seat.drawn, context.commit_window))
             }
             (Phase::Revealing { since }, SeatStep::Committed) => {
@@ -295,7 +295,7 @@ fn paid(task: &Task, context: &TaskContext) -> Vec<Payment> {
         Phase::Expired { .. } | Phase::Cancelled { .. } => {
             vec![pay(requester, context.escrow_returned, Role::Requester)]
         }
-        Phase::Open | Phase::Committing | Phase::Revealing { .. } => Vec::new(),
+        Phase::Open | Phase::Committing { .. } | Phase::Revealing { .. } => Vec::new(),
     }
 }
 

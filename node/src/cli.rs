@@ -1,0 +1,228 @@
+//! The command line: what is the same for every command, and the list of commands.
+//!
+//! A command is a module with `Args` and `run`, and one line in the list below.
+
+pub mod amount;
+pub mod config;
+pub mod devnet;
+pub mod init;
+pub mod keys;
+pub mod query;
+pub mod start;
+pub mod task;
+pub mod tx;
+pub mod version;
+pub mod worker;
+
+mod interrupt;
+mod out;
+mod sending;
+mod session;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+
+use crate::home::Home;
+
+/// Where a devnet's first node answers.
+pub const RPC_DEFAULT: &str = "http://127.0.0.1:26650/rpc";
+
+const EXAMPLES: &str = "\
+Examples:
+  proofmill task submit examples/genome-align --wait --out result
+  proofmill tx send --from dev0 --to dev1 --amount 1.5mill
+  proofmill query head
+  proofmill query workers --json | jq .
+
+Every command explains itself with --help.";
+
+/// Proofmill: buy computation, take home a result together with its proof
+#[derive(Debug, Parser)]
+#[command(name = "proofmill", version, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Cli {
+    /// What every command takes.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every command takes.
+#[derive(Args, Clone, Debug)]
+pub struct Global {
+    /// The node to ask; `http://` and `/rpc` may be left out
+    #[arg(long, global = true, env = "PROOFMILL_RPC", default_value = RPC_DEFAULT, value_name = "URL")]
+    pub rpc: String,
+    /// Print one JSON object on standard output; progress goes to standard error
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Where keys are kept [default: ~/.proofmill]
+    #[arg(
+        long,
+        global = true,
+        env = "PROOFMILL_HOME",
+        value_name = "DIR",
+        hide_env_values = true
+    )]
+    pub home: Option<PathBuf>,
+}
+
+impl Global {
+    /// The home that was asked for, or the user's.
+    ///
+    /// # Errors
+    /// When neither is known.
+    pub fn home(&self) -> anyhow::Result<Home> {
+        let path = match &self.home {
+            Some(path) => path.clone(),
+            None => std::env::home_dir()
+                .context("your home directory is unknown: say with --home where keys are kept")?
+                .join(".proofmill"),
+        };
+        Ok(Home::new(path))
+    }
+}
+
+macro_rules! commands {
+    ($($doc:literal $name:ident = $module:ident;)+) => {
+        /// What to do.
+        #[derive(Debug, Subcommand)]
+        pub enum Command {
+            $(#[doc = $doc] $name($module::Args),)+
+        }
+
+        impl Cli {
+            /// Does what was asked.
+            ///
+            /// # Errors
+            /// With a message for people.
+            pub fn run(self) -> anyhow::Result<()> {
+                match self.command {
+                    $(Command::$name(args) => $module::run(args, &self.global),)+
+                }
+            }
+        }
+    };
+}
+
+commands! {
+    "Make a node's home" Init = init;
+    "Run a node" Start = start;
+    "Run a local network" Devnet = devnet;
+    "Show a node's configuration" Config = config;
+    "Show the version" Version = version;
+    "Rent a device out" Worker = worker;
+    "Make and show account keys" Keys = keys;
+    "Send money" Tx = tx;
+    "Order computations, follow them and fetch their results" Task = task;
+    "Look at the chain" Query = query;
+}
+
+impl Cli {
+    /// Does what was asked; prints what went wrong.
+    #[must_use]
+    pub fn execute(self) -> ExitCode {
+        match self.run() {
+            Ok(()) => ExitCode::SUCCESS,
+            // Whoever reads our output has read enough of it.
+            Err(error) if out::is_broken_pipe(&error) => ExitCode::SUCCESS,
+            Err(error) => {
+                out::note(&format!("error: {}", with_causes(&error)));
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+/// An error and its causes in one sentence; what has been said is not repeated.
+fn with_causes(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::{Cli, RPC_DEFAULT, with_causes};
+
+    /// Every command, with the words that lead to it.
+    fn commands() -> Vec<(Vec<String>, clap::Command)> {
+        let mut root = Cli::command();
+        root.build();
+        let mut found = Vec::new();
+        let mut open = vec![(vec!["proofmill".to_owned()], root)];
+        while let Some((words, command)) = open.pop() {
+            for sub in command
+                .get_subcommands()
+                .filter(|sub| sub.get_name() != "help")
+            {
+                let mut words = words.clone();
+                words.push(sub.get_name().to_owned());
+                open.push((words, sub.clone()));
+            }
+            found.push((words, command));
+        }
+        found
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+        assert!(RPC_DEFAULT.contains(&proofmill_rpc::DEVNET_PORT.to_string()));
+    }
+
+    #[test]
+    fn every_command_has_help_with_an_example() {
+        let commands = commands();
+        assert!(commands.len() > 20, "{} commands", commands.len());
+        for (words, mut command) in commands {
+            let line = words.join(" ");
+            let help = command.render_long_help().to_string();
+            assert!(command.get_about().is_some(), "{line} says what it does");
+            assert!(help.contains("Example"), "{line} has an example:\n{help}");
+            let asked = Cli::try_parse_from(words.iter().map(String::as_str).chain(["--help"]));
+            let kind = asked.expect_err("help is shown").kind();
+            assert_eq!(kind, clap::error::ErrorKind::DisplayHelp, "{line}");
+        }
+    }
+
+    /// Examples rot unless they are read.
+    #[test]
+    fn every_example_is_a_command_that_parses() {
+        let mut examples = 0;
+        for (words, mut command) in commands() {
+            let help = command.render_long_help().to_string();
+            for line in help.lines().map(str::trim) {
+                if !line.starts_with("proofmill ") {
+                    continue;
+                }
+                let line = line.split(" |").next().unwrap_or(line);
+                let parsed = Cli::try_parse_from(line.split_whitespace());
+                assert!(parsed.is_ok(), "{words:?}: `{line}`: {:?}", parsed.err());
+                examples += 1;
+            }
+        }
+        assert!(examples >= 25, "{examples} examples");
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let error = anyhow::anyhow!("disk full").context("cannot write: disk full");
+        assert_eq!(with_causes(&error), "cannot write: disk full");
+        let error = anyhow::anyhow!("disk full").context("cannot write");
+        assert_eq!(with_causes(&error), "cannot write: disk full");
+    }
+}

@@ -1,0 +1,188 @@
+//! The log: lines of `tracing` into files that are closed by size, and to the terminal.
+//!
+//! Lines are written by a thread of their own, so that a slow disk never holds up a block; when it
+//! cannot keep up, lines are dropped. Dropping the [`Guard`] writes what is waiting.
+
+use std::io::{self, IsTerminal as _};
+use std::panic;
+use std::path::{Path, PathBuf};
+
+use file_rotate::compression::Compression;
+use file_rotate::suffix::AppendCount;
+use file_rotate::{ContentLimit, FileRotate};
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer, Registry};
+
+use crate::config::{Log, LogFormat};
+use crate::home;
+
+/// Lines that may wait to be written.
+pub const LINES_WAITING_MAX: usize = 16_384;
+
+/// The log's file in the directory of log files; closed ones have `.1` and so on behind.
+pub const FILE_NAME: &str = "node.log";
+
+/// Why there is no log.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The directory or the file cannot be written.
+    #[error("cannot write the log {path}: {error}")]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// What is to be logged makes no sense.
+    #[error("log.level `{level}`: {error}")]
+    Level {
+        /// The value.
+        level: String,
+        /// Why.
+        error: String,
+    },
+    /// Somebody in this process logs already.
+    #[error("the log is set up already")]
+    Twice,
+}
+
+/// Keeps the log's thread; what waits is written when it goes.
+#[must_use = "lines that wait are lost when the guard goes too early"]
+#[derive(Debug)]
+pub struct Guard(#[allow(dead_code, reason = "held for its drop")] WorkerGuard);
+
+/// Begins to log into `file`, and to stderr when that is a terminal or `to_stderr` says so.
+/// Panics are logged too.
+///
+/// # Errors
+/// When the file cannot be written, the level makes no sense, or there is a log already.
+pub fn init(log: &Log, file: &Path, to_stderr: bool) -> Result<Guard, TelemetryError> {
+    let (writer, guard) = file_writer(log, file)?;
+    let stderr = (to_stderr || io::stderr().is_terminal())
+        .then(|| layer(log.format, io::stderr, io::stderr().is_terminal()));
+    let level = |error: String| TelemetryError::Level {
+        level: log.level.clone(),
+        error,
+    };
+    let filter = EnvFilter::builder()
+        .parse(&log.level)
+        .map_err(|error| level(error.to_string()))?;
+    tracing_subscriber::registry()
+        .with(vec![Some(layer(log.format, writer, false)), stderr])
+        .with(filter)
+        .try_init()
+        .map_err(|_| TelemetryError::Twice)?;
+    log_panics();
+    Ok(guard)
+}
+
+fn file_writer(log: &Log, path: &Path) -> Result<(NonBlocking, Guard), TelemetryError> {
+    let io_error = |error: io::Error| TelemetryError::Io {
+        path: path.into(),
+        error,
+    };
+    if let Some(directory) = path.parent() {
+        home::directory(directory).map_err(|error| io_error(io::Error::other(error)))?;
+    }
+    // The rotating file says nothing when it cannot be opened: it is tried here first.
+    std::fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(path)
+        .map_err(io_error)?;
+    let file = FileRotate::new(
+        path,
+        AppendCount::new(usize::try_from(log.files_max).unwrap_or(usize::MAX)),
+        ContentLimit::BytesSurpassed(usize::try_from(log.bytes_max).unwrap_or(usize::MAX)),
+        Compression::None,
+        None,
+    );
+    let (writer, guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(LINES_WAITING_MAX)
+        .thread_name("log")
+        .finish(file);
+    Ok((writer, Guard(guard)))
+}
+
+fn layer<W>(format: LogFormat, writer: W, ansi: bool) -> Box<dyn Layer<Registry> + Send + Sync>
+where
+    W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
+{
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(writer)
+        .with_ansi(ansi);
+    match format {
+        LogFormat::Text => layer.boxed(),
+        LogFormat::Json => layer.json().boxed(),
+    }
+}
+
+/// A panic goes into the log with its place, then where panics went before.
+fn log_panics() {
+    let before = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        let message = info.payload_as_str().unwrap_or("no message");
+        let place = info.location().map(ToString::to_string);
+        let thread = std::thread::current();
+        tracing::error!(
+            place = place.as_deref().unwrap_or("unknown"),
+            thread = thread.name().unwrap_or("unnamed"),
+            "panicked: {message}"
+        );
+        before(info);
+    }));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::{file_writer, init};
+    use crate::config::{Config, LogFormat};
+
+    #[test]
+    fn files_are_closed_by_size_and_only_so_many_are_kept() {
+        let place = tempfile::tempdir().expect("a directory");
+        let path = place.path().join("logs/node.log");
+        let mut log = Config::default().log;
+        log.bytes_max = 1_000;
+        log.files_max = 2;
+        let (mut writer, guard) = file_writer(&log, &path).expect("a log");
+        let line = [b'x'; 99];
+        for _ in 0..100 {
+            writer.write_all(&line).expect("written");
+        }
+        drop(guard);
+        let mut sizes = Vec::new();
+        for entry in std::fs::read_dir(place.path().join("logs")).expect("a directory") {
+            sizes.push(entry.expect("an entry").metadata().expect("metadata").len());
+        }
+        assert_eq!(sizes.len(), 3, "the open file and two closed ones");
+        assert!(sizes.iter().all(|size| *size < 1_100), "{sizes:?}");
+    }
+
+    #[test]
+    fn lines_and_panics_are_in_the_file_once_the_guard_is_gone() {
+        let place = tempfile::tempdir().expect("a directory");
+        let path = place.path().join("node.log");
+        let mut log = Config::default().log;
+        log.format = LogFormat::Json;
+        let guard = init(&log, &path, false).expect("a log");
+        tracing::info!(height = 7, "committed");
+        tracing::debug!("not wanted");
+        let panicked = std::thread::spawn(|| panic!("on purpose")).join();
+        assert!(panicked.is_err());
+        drop(guard);
+        let text = std::fs::read_to_string(&path).expect("a file");
+        let lines: Vec<serde_json::Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("a JSON line"))
+            .collect();
+        assert_eq!(lines[0]["fields"]["height"], 7);
+        assert_eq!(lines[1]["fields"]["message"], "panicked: on purpose");
+        assert_eq!(lines.len(), 2);
+    }
+}
