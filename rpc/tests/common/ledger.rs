@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
+<<<<<<< HEAD
 use proofmill_chain::crypto::sign::SecretKey;
 use proofmill_chain::crypto::verify::{Item, verify};
 use proofmill_chain::types::account::Account;
@@ -19,6 +20,20 @@ use proofmill_chain::types::transaction::{Action, SignedTransaction, Transaction
 use proofmill_chain::types::units::{Amount, Gas, Height, Nonce, Round, Weight};
 use proofmill_chain::types::validator::{Validator, ValidatorSet};
 use proofmill_chain::types::worker::{Reputation, Worker, WorkerTerms};
+=======
+use proofmill_chain::crypto::verify::{Item, verify};
+use proofmill_chain::types::account::Account;
+use proofmill_chain::types::block::Block;
+use proofmill_chain::types::hash::{AccountId, Blob, Hash};
+use proofmill_chain::types::params::Params;
+use proofmill_chain::types::receipt::{Failure, Outcome, Receipt};
+use proofmill_chain::types::task::{
+    Attestation, AttestationMessage, Phase, SignedAttestation, Statement, Task,
+};
+use proofmill_chain::types::transaction::SignedTransaction;
+use proofmill_chain::types::units::{Amount, Height, Nonce};
+use proofmill_chain::types::worker::Worker;
+>>>>>>> rpc
 use proofmill_rpc::api::{
     AccountView, AttestationSent, BlockRef, BlockSummary, BlockView, HeadView, Include, NodeHealth,
     NodeInfo, ReceiptView, SendStatus, TaskContext, TaskCursor, TaskFilter, TaskPage, TaskResult,
@@ -29,6 +44,7 @@ use proofmill_rpc::error::{Code, Error};
 use proofmill_rpc::port::{Query, Submit};
 use tokio::sync::Notify;
 
+<<<<<<< HEAD
 pub(crate) fn key(seed: u8) -> SecretKey {
     SecretKey::from_seed(&[seed; 32])
 }
@@ -36,6 +52,11 @@ pub(crate) fn key(seed: u8) -> SecretKey {
 fn hash(text: &str) -> Hash {
     Hash::of("example/", &[text.as_bytes()])
 }
+=======
+use super::sample::{
+    block, certificate, finished, hash, key, params, seats, signed, task, validators, workers,
+};
+>>>>>>> rpc
 
 /// What stands behind the ports.
 pub(crate) struct Ledger {
@@ -109,6 +130,7 @@ impl Ledger {
     }
 }
 
+<<<<<<< HEAD
 fn params() -> Params {
     Params {
         block_bytes_max: 4 << 20,
@@ -308,6 +330,8 @@ fn workers() -> Vec<Worker> {
     workers
 }
 
+=======
+>>>>>>> rpc
 #[async_trait]
 impl Query for Ledger {
     async fn node_info(&self) -> Result<NodeInfo, Error> {
