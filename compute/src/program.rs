@@ -23,6 +23,11 @@ pub struct ModuleLimits {
     pub function_bytes_max: usize,
     /// Declared locals of one function.
     pub locals_max: u32,
+    /// Locals, parameters included, times branches and calls, of one function: what the
+    /// compiler's time grows with when neither alone is large.
+    pub function_complexity_max: u64,
+    /// Sum of that product over the functions of the module.
+    pub module_complexity_max: u64,
     /// Globals.
     pub globals_max: u32,
     /// Elements of the table.
@@ -42,6 +47,8 @@ impl Default for ModuleLimits {
             functions_max: 10_000,
             function_bytes_max: 65_536,
             locals_max: 1_024,
+            function_complexity_max: 524_288,
+            module_complexity_max: 4_194_304,
             globals_max: 1_024,
             table_elements_max: 65_536,
             memory_pages_max: 4_096,
@@ -271,6 +278,10 @@ pub enum Counted {
     Globals = 5,
     /// Elements of the table.
     TableElements = 6,
+    /// Locals times branches of one function.
+    FunctionComplexity = 7,
+    /// The sum of those products.
+    ModuleComplexity = 8,
 }
 
 impl std::fmt::Display for Counted {
@@ -283,6 +294,8 @@ impl std::fmt::Display for Counted {
             Self::Locals => "locals in one function",
             Self::Globals => "globals",
             Self::TableElements => "elements in its table",
+            Self::FunctionComplexity => "locals times branches in one function",
+            Self::ModuleComplexity => "locals times branches in all functions",
         })
     }
 }
