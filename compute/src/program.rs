@@ -23,8 +23,9 @@ pub struct ModuleLimits {
     pub function_bytes_max: usize,
     /// Declared locals of one function.
     pub locals_max: u32,
-    /// Locals, parameters included, times branches and calls, of one function: what the
-    /// compiler's time grows with when neither alone is large.
+    /// Locals, parameters included, times branches and calls, each counted once more for every
+    /// loop around it, of one function: what the compiler's time grows with when no single count
+    /// is large.
     pub function_complexity_max: u64,
     /// Sum of that product over the functions of the module.
     pub module_complexity_max: u64,
@@ -47,8 +48,8 @@ impl Default for ModuleLimits {
             functions_max: 10_000,
             function_bytes_max: 65_536,
             locals_max: 1_024,
-            function_complexity_max: 524_288,
-            module_complexity_max: 4_194_304,
+            function_complexity_max: 1_048_576,
+            module_complexity_max: 8_388_608,
             globals_max: 1_024,
             table_elements_max: 65_536,
             memory_pages_max: 4_096,

@@ -397,7 +397,7 @@ fn constant(expression: &wasmparser::ConstExpr<'_>) -> Result<u64, ProgramError>
     }
 }
 
-/// Returns the function's locals times its branches.
+/// Returns the function's locals times its branches, each as often as loops contain it.
 fn check_function(
     function: FuncToValidate<ValidatorResources>,
     body: &FunctionBody<'_>,
@@ -425,6 +425,7 @@ fn check_function(
         .map_err(invalid)?;
     let locals = 1 + locals + u64::from(params);
     let mut complexity = locals;
+    let mut loops = Loops::default();
     let mut operators = body.get_operators_reader().map_err(invalid)?;
     while !operators.eof() {
         let (operator, offset) = operators.read_with_offset().map_err(invalid)?;
@@ -435,7 +436,8 @@ fn check_function(
                 reason,
             });
         }
-        complexity += locals * branches(&operator);
+        loops.enter(&operator);
+        complexity += locals * branches(&operator) * (1 + loops.depth);
         at_most(
             Counted::FunctionComplexity,
             complexity,
@@ -445,6 +447,28 @@ fn check_function(
     }
     operators.finish().map_err(invalid)?;
     Ok((complexity, validator.into_allocations()))
+}
+
+/// The open blocks, and how many of them are loops.
+#[derive(Default)]
+struct Loops {
+    /// True for a loop.
+    open: Vec<bool>,
+    depth: u64,
+}
+
+impl Loops {
+    fn enter(&mut self, operator: &Operator<'_>) {
+        match operator {
+            Operator::Block { .. } | Operator::If { .. } => self.open.push(false),
+            Operator::Loop { .. } => {
+                self.open.push(true);
+                self.depth += 1;
+            }
+            Operator::End if self.open.pop() == Some(true) => self.depth -= 1,
+            _ => {}
+        }
+    }
 }
 
 /// Edges of the control flow that an operator adds, those of injected code included.

@@ -267,7 +267,7 @@ fn counts_and_sizes_are_bounded() {
             format!(
                 "(func (local {}) {})",
                 "i32 ".repeat(1_000),
-                "(block)".repeat(524)
+                "(block)".repeat(1_048)
             ),
         ),
         (
@@ -276,7 +276,7 @@ fn counts_and_sizes_are_bounded() {
             format!(
                 "(func (local {}) {})",
                 "i32 ".repeat(1_000),
-                "(block)".repeat(500)
+                "(block)".repeat(1_000)
             )
             .repeat(9),
         ),
@@ -288,6 +288,11 @@ fn counts_and_sizes_are_bounded() {
         );
         assert_eq!(error.code(), code);
     }
+    // Deep loops weigh more than the same loops one after the other: compilers are quadratic there.
+    let loops = |text: String| with(&format!("(func (local {}) {text})", "i32 ".repeat(100)));
+    load(&loops("(loop)".repeat(200)));
+    let nested = format!("{}{}", "(loop ".repeat(200), ")".repeat(200));
+    assert_eq!(refuse(&loops(nested)).code(), 39);
     // A count that only claims to be large allocates nothing.
     let mut bomb = b"\0asm\x01\0\0\0".to_vec();
     bomb.extend([0x01, 0x05, 0xff, 0xff, 0xff, 0xff, 0x0f]);
