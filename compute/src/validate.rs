@@ -65,13 +65,26 @@ pub(crate) fn check(module: &[u8], limits: &ModuleLimits) -> Result<Facts, Progr
     let mut sections = Sections::new(limits);
     let mut validator = Validator::new_with_features(FEATURES);
     let mut allocations = FuncValidatorAllocations::default();
+    let mut complexity = 0u64;
     let mut parser = Parser::new(0);
     parser.set_features(FEATURES);
     for payload in parser.parse_all(module) {
         let payload = payload.map_err(invalid)?;
         sections.read(&payload)?;
         if let ValidPayload::Func(function, body) = validator.payload(&payload).map_err(invalid)? {
-            allocations = check_function(function, &body, allocations, limits)?;
+            let params = sections
+                .types
+                .get(function.ty as usize)
+                .map_or(0, |ty| ty.params);
+            let (of_function, reusable) =
+                check_function(function, &body, params, allocations, limits)?;
+            allocations = reusable;
+            complexity += of_function;
+            at_most(
+                Counted::ModuleComplexity,
+                complexity,
+                limits.module_complexity_max,
+            )?;
         }
     }
     sections.finish()
@@ -384,12 +397,14 @@ fn constant(expression: &wasmparser::ConstExpr<'_>) -> Result<u64, ProgramError>
     }
 }
 
+/// Returns the function's locals times its branches, each as often as loops contain it.
 fn check_function(
     function: FuncToValidate<ValidatorResources>,
     body: &FunctionBody<'_>,
+    params: u32,
     allocations: FuncValidatorAllocations,
     limits: &ModuleLimits,
-) -> Result<FuncValidatorAllocations, ProgramError> {
+) -> Result<(u64, FuncValidatorAllocations), ProgramError> {
     let bytes = body.range().len();
     if bytes > limits.function_bytes_max {
         let (function, max) = (function.index as usize, limits.function_bytes_max);
@@ -408,6 +423,9 @@ fn check_function(
     validator
         .read_locals(&mut body.get_binary_reader())
         .map_err(invalid)?;
+    let locals = 1 + locals + u64::from(params);
+    let mut complexity = locals;
+    let mut loops = Loops::default();
     let mut operators = body.get_operators_reader().map_err(invalid)?;
     while !operators.eof() {
         let (operator, offset) = operators.read_with_offset().map_err(invalid)?;
@@ -418,10 +436,59 @@ fn check_function(
                 reason,
             });
         }
+        loops.enter(&operator);
+        complexity += locals * branches(&operator) * (1 + loops.depth);
+        at_most(
+            Counted::FunctionComplexity,
+            complexity,
+            limits.function_complexity_max,
+        )?;
         validator.op(offset, &operator).map_err(invalid)?;
     }
     operators.finish().map_err(invalid)?;
-    Ok(validator.into_allocations())
+    Ok((complexity, validator.into_allocations()))
+}
+
+/// The open blocks, and how many of them are loops.
+#[derive(Default)]
+struct Loops {
+    /// True for a loop.
+    open: Vec<bool>,
+    depth: u64,
+}
+
+impl Loops {
+    fn enter(&mut self, operator: &Operator<'_>) {
+        match operator {
+            Operator::Block { .. } | Operator::If { .. } => self.open.push(false),
+            Operator::Loop { .. } => {
+                self.open.push(true);
+                self.depth += 1;
+            }
+            Operator::End if self.open.pop() == Some(true) => self.depth -= 1,
+            _ => {}
+        }
+    }
+}
+
+/// Edges of the control flow that an operator adds, those of injected code included.
+fn branches(operator: &Operator<'_>) -> u64 {
+    match operator {
+        Operator::Block { .. }
+        | Operator::Loop { .. }
+        | Operator::If { .. }
+        | Operator::Else
+        | Operator::Br { .. }
+        | Operator::BrIf { .. }
+        | Operator::Return
+        | Operator::Call { .. }
+        | Operator::CallIndirect { .. }
+        | Operator::MemoryFill { .. }
+        | Operator::MemoryCopy { .. }
+        | Operator::MemoryGrow { .. } => 1,
+        Operator::BrTable { targets } => 1 + u64::from(targets.len()),
+        _ => 0,
+    }
 }
 
 /// Operators of the accepted features whose state a checkpoint would not hold.
