@@ -122,8 +122,6 @@ impl AsyncWrite for Connection {
         self.stream.is_write_vectored()
     }
 }
-<<<<<<< HEAD
-=======
 
 #[cfg(test)]
 mod tests {
@@ -146,4 +144,3 @@ mod tests {
         }
     }
 }
->>>>>>> rpc

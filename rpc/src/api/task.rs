@@ -30,11 +30,7 @@ impl From<&Phase> for TaskState {
     fn from(phase: &Phase) -> Self {
         match phase {
             Phase::Open => Self::Open,
-<<<<<<< HEAD
             Phase::Committing { .. } => Self::Committing,
-=======
-            Phase::Committing => Self::Committing,
->>>>>>> rpc
             Phase::Revealing { .. } => Self::Revealing,
             Phase::Final { .. } => Self::Final,
             Phase::Expired { .. } => Self::Expired,
@@ -218,21 +214,13 @@ fn waiting(task: &Task, context: &TaskContext) -> Option<Waiting> {
                 task.eligible_last, task.wait_until
             ),
         ),
-<<<<<<< HEAD
         Phase::Committing { .. } if seated < need => (
-=======
-        Phase::Committing if seated < need => (
->>>>>>> rpc
             WaitingFor::Workers,
             seated,
             need,
             format!("{} of {need} seats wait to be drawn again", need - seated),
         ),
-<<<<<<< HEAD
         Phase::Committing { .. } => (
-=======
-        Phase::Committing => (
->>>>>>> rpc
             WaitingFor::Commits,
             committed,
             need,
@@ -266,11 +254,7 @@ fn progress(task: &Task, context: &TaskContext) -> Vec<SeatProgress> {
             (None, None) => SeatStep::Computing,
         };
         let due = match (&task.phase, step) {
-<<<<<<< HEAD
             (Phase::Committing { .. }, SeatStep::Computing) => {
-=======
-            (Phase::Committing, SeatStep::Computing) => {
->>>>>>> rpc
                 Some(after(seat.drawn, context.commit_window))
             }
             (Phase::Revealing { since }, SeatStep::Committed) => {
@@ -311,11 +295,7 @@ fn paid(task: &Task, context: &TaskContext) -> Vec<Payment> {
         Phase::Expired { .. } | Phase::Cancelled { .. } => {
             vec![pay(requester, context.escrow_returned, Role::Requester)]
         }
-<<<<<<< HEAD
         Phase::Open | Phase::Committing { .. } | Phase::Revealing { .. } => Vec::new(),
-=======
-        Phase::Open | Phase::Committing | Phase::Revealing { .. } => Vec::new(),
->>>>>>> rpc
     }
 }
 

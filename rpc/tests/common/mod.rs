@@ -2,10 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 mod ledger;
-<<<<<<< HEAD
-=======
 mod sample;
->>>>>>> rpc
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,12 +15,8 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-<<<<<<< HEAD
-pub(crate) use ledger::{Ledger, key};
-=======
 pub(crate) use ledger::Ledger;
 pub(crate) use sample::key;
->>>>>>> rpc
 
 /// A running server.
 pub(crate) struct Running {
