@@ -230,13 +230,18 @@ impl<'a> Network<'a> {
 
     fn worker_spec(&self, index: u32) -> anyhow::Result<Spec> {
         let home = self.layout.worker(index);
-        let validators = u32::try_from(self.told.len()).unwrap_or(u32::MAX);
-        let node = usize::try_from(index % validators.max(1))?;
-        let node = self
-            .told
-            .get(node)
-            .context("there is no validator to ask")?;
-        let arguments = [("--rpc", node.rpc.clone())];
+        let count = self.told.len();
+        let first = usize::try_from(index)?.checked_rem(count);
+        let first = first.context("there is no validator to ask")?;
+        // Its own node first, the others for when that one does not answer.
+        let nodes = self.told.iter().cycle().skip(first).take(count);
+        let arguments: Vec<_> = nodes
+            .enumerate()
+            .map(|(place, node)| match place {
+                0 => ("--rpc", node.rpc.clone()),
+                _ => ("--node", node.rpc.clone()),
+            })
+            .collect();
         Ok(self.spec(
             format!("worker{index}"),
             &["worker", "run"],
