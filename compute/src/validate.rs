@@ -4,6 +4,7 @@
 //! validator's work too.
 
 use crate::MEMORY_PAGE_BYTES;
+use crate::complexity::Complexity;
 use crate::instance::GlobalKind;
 use crate::program::{Counted, ModuleLimits, ProgramError, ProgramInfo, RESERVED_PREFIX};
 use wasmparser::{
@@ -424,8 +425,7 @@ fn check_function(
         .read_locals(&mut body.get_binary_reader())
         .map_err(invalid)?;
     let locals = 1 + locals + u64::from(params);
-    let mut complexity = locals;
-    let mut loops = Loops::default();
+    let mut complexity = Complexity::new(locals);
     let mut operators = body.get_operators_reader().map_err(invalid)?;
     while !operators.eof() {
         let (operator, offset) = operators.read_with_offset().map_err(invalid)?;
@@ -436,59 +436,16 @@ fn check_function(
                 reason,
             });
         }
-        loops.enter(&operator);
-        complexity += locals * branches(&operator) * (1 + loops.depth);
+        let so_far = complexity.add(&operator);
         at_most(
             Counted::FunctionComplexity,
-            complexity,
+            so_far,
             limits.function_complexity_max,
         )?;
         validator.op(offset, &operator).map_err(invalid)?;
     }
     operators.finish().map_err(invalid)?;
-    Ok((complexity, validator.into_allocations()))
-}
-
-/// The open blocks, and how many of them are loops.
-#[derive(Default)]
-struct Loops {
-    /// True for a loop.
-    open: Vec<bool>,
-    depth: u64,
-}
-
-impl Loops {
-    fn enter(&mut self, operator: &Operator<'_>) {
-        match operator {
-            Operator::Block { .. } | Operator::If { .. } => self.open.push(false),
-            Operator::Loop { .. } => {
-                self.open.push(true);
-                self.depth += 1;
-            }
-            Operator::End if self.open.pop() == Some(true) => self.depth -= 1,
-            _ => {}
-        }
-    }
-}
-
-/// Edges of the control flow that an operator adds, those of injected code included.
-fn branches(operator: &Operator<'_>) -> u64 {
-    match operator {
-        Operator::Block { .. }
-        | Operator::Loop { .. }
-        | Operator::If { .. }
-        | Operator::Else
-        | Operator::Br { .. }
-        | Operator::BrIf { .. }
-        | Operator::Return
-        | Operator::Call { .. }
-        | Operator::CallIndirect { .. }
-        | Operator::MemoryFill { .. }
-        | Operator::MemoryCopy { .. }
-        | Operator::MemoryGrow { .. } => 1,
-        Operator::BrTable { targets } => 1 + u64::from(targets.len()),
-        _ => 0,
-    }
+    Ok((complexity.sum(), validator.into_allocations()))
 }
 
 /// Operators of the accepted features whose state a checkpoint would not hold.
