@@ -136,7 +136,7 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         TaskCommand::Watch { task, result } => {
             let manifest = report::manifest_of(&result)?;
             let session = Session::open(global)?;
-            let over = watch::until_over(&session, &task, watch::Follow::start(&task))?;
+            let over = watch::Follow::start(&task).until_over(&session, &task)?;
             let report = report::Report::of(&session, over, manifest.as_ref())?;
             report.finish(&session, result.out.as_deref(), json)
         }

@@ -14,7 +14,7 @@ use crate::cli::sending::Sending;
 use crate::cli::session::Session;
 use crate::cli::task::order::{Order, OrderArgs};
 use crate::cli::task::report::Report;
-use crate::cli::task::watch::{self, Follow};
+use crate::cli::task::watch::Follow;
 use crate::cli::{Global, out};
 use crate::client::{Error, Options, Wallet, spends};
 
@@ -70,7 +70,7 @@ pub(crate) fn run(args: &Submit, global: &Global) -> anyhow::Result<()> {
             receipt.height,
             both(escrow)
         ));
-        let over = watch::until_over(&session, &task, follow)?;
+        let over = follow.until_over(&session, &task)?;
         let report = Report::of(&session, over, Some(&order.manifest))?;
         return report
             .with_fees(fees)

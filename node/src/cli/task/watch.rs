@@ -43,6 +43,27 @@ impl Follow {
         self.bar.suspend(|| out::note(line));
     }
 
+    /// Waits until a task is over; takes the line away and returns the task.
+    pub(crate) fn until_over(self, session: &Session, task: &Hash) -> anyhow::Result<TaskView> {
+        let mut patience = Patience::default();
+        let mut told = Told::default();
+        loop {
+            let answer = session.client.task(task, Include::default());
+            match patience.bear(answer)? {
+                None => self.update("the node does not answer; trying again", false),
+                Some(view) => {
+                    for (line, is_new) in told.lines(&view, |id| session.name_of(id)) {
+                        self.update(&line, is_new);
+                    }
+                    if view.task.phase.is_over() {
+                        return Ok(view);
+                    }
+                }
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+    }
+
     fn update(&self, line: &str, is_new: bool) {
         if self.is_terminal {
             self.bar.set_message(line.to_owned());
@@ -63,31 +84,6 @@ impl Drop for Follow {
 struct Told {
     drawn: Vec<AccountId>,
     stage: Option<(TaskState, u32, u32)>,
-}
-
-/// Waits until a task is over; returns it.
-pub(crate) fn until_over(
-    session: &Session,
-    task: &Hash,
-    follow: Follow,
-) -> anyhow::Result<TaskView> {
-    let mut patience = Patience::default();
-    let mut told = Told::default();
-    loop {
-        let answer = session.client.task(task, Include::default());
-        match patience.bear(answer)? {
-            None => follow.update("the node does not answer; trying again", false),
-            Some(view) => {
-                for (line, is_new) in told.lines(&view, |id| session.name_of(id)) {
-                    follow.update(&line, is_new);
-                }
-                if view.task.phase.is_over() {
-                    return Ok(view);
-                }
-            }
-        }
-        thread::sleep(LOOK_EVERY);
-    }
 }
 
 impl Told {
