@@ -264,7 +264,7 @@ fn work(more: Vec<String>, exit_with_parent: bool, global: &Global) -> Result<()
         .context("the worker's key: `proofmill worker register` makes it")?;
     let _log = telemetry::init(
         &Config::default().log,
-        &home.logs().join("worker.log"),
+        &home.logs().join(telemetry::WORKER_FILE_NAME),
         false,
     )?;
     let mut nodes = vec![global.rpc.clone()];
