@@ -274,7 +274,7 @@ fn work(
         .context("the worker's key: `proofmill worker register` makes it")?;
     let _log = telemetry::init(
         &Config::default().log,
-        &home.logs().join(telemetry::FILE_NAME),
+        &home.logs().join(telemetry::WORKER_FILE_NAME),
         false,
     )?;
     let id = key.public();
