@@ -291,6 +291,9 @@ impl Effective {
     ///
     /// # Errors
     /// As [`Config::load`].
+    ///
+    /// # Panics
+    /// Never: the table of keys has the configuration's fields, by test.
     pub fn load(
         home: &Home,
         overrides: &Overrides,

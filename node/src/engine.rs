@@ -113,6 +113,7 @@ pub struct Engine {
     last_commit: Mutex<Instant>,
     work: Notify,
     gossip: OnceLock<GossipHandle>,
+    trouble: watch::Sender<Option<String>>,
 }
 
 /// What waits for a block.
@@ -170,6 +171,7 @@ impl Engine {
             last_commit: Mutex::new(Instant::now()),
             work: Notify::new(),
             gossip: OnceLock::new(),
+            trouble: watch::Sender::new(None),
         })
     }
 
@@ -233,6 +235,30 @@ impl Engine {
         self.head.subscribe()
     }
 
+    /// Resolves with the reason once this node's own disk or ledger is in trouble: it must stop.
+    pub async fn trouble(&self) -> String {
+        let mut trouble = self.trouble.subscribe();
+        match trouble.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(reason)) => reason.clone(),
+            // The sender lives as long as the engine.
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// Passes a result on; trouble of our own is announced.
+    fn watched<T, E: std::fmt::Display>(
+        &self,
+        result: Result<T, E>,
+        is_ours: impl Fn(&E) -> bool,
+    ) -> Result<T, E> {
+        if let Err(error) = &result
+            && is_ours(error)
+        {
+            self.trouble.send_replace(Some(error.to_string()));
+        }
+        result
+    }
+
     pub(crate) fn pools(&self) -> MutexGuard<'_, Pools> {
         locked(&self.pools)
     }
@@ -259,7 +285,8 @@ impl Engine {
     /// # Errors
     /// The rule it breaks, or our own trouble.
     pub fn judge(&self, bytes: &[u8]) -> Result<Arc<SealedBlock>, BlockError> {
-        let sealed = Arc::new(self.with_context(|context| pipeline::validate(bytes, context))?);
+        let judged = self.with_context(|context| pipeline::validate(bytes, context));
+        let sealed = Arc::new(self.watched(judged, BlockError::is_ours)?);
         let mut kept = locked(&self.sealed);
         if kept.len() < SEALED_MAX {
             kept.insert(sealed.hash(), Arc::clone(&sealed));
@@ -272,6 +299,10 @@ impl Engine {
     /// # Errors
     /// When the store or the state cannot be read.
     pub fn propose(&self, round: Round) -> Result<(Hash, Vec<u8>), EngineError> {
+        self.watched(self.build(round), |_| true)
+    }
+
+    fn build(&self, round: Round) -> Result<(Hash, Vec<u8>), EngineError> {
         let params = self.params();
         let head = self.store.head();
         let certificate = match head.height {
@@ -377,7 +408,8 @@ impl Engine {
     fn after_commit(&self, sealed: &SealedBlock) -> Result<(), EngineError> {
         let head = self.store.head();
         locked(&self.sealed).clear();
-        if self.verify_supply_every > 0 && head.height.get() % self.verify_supply_every == 0 {
+        let every = self.verify_supply_every;
+        if every > 0 && head.height.get().is_multiple_of(every) {
             self.verify_supply(head.height)?;
         }
         {

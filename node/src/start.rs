@@ -22,6 +22,10 @@ use crate::query::NodePort;
 use crate::store::Store;
 use crate::{genesis_file, keys};
 
+/// How long a round waits for its proposal: a block of the largest size is built, sent and judged
+/// within it on two busy cores.
+const PROPOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// What a ready file says.
 #[derive(Serialize)]
 struct Ready {
@@ -83,7 +87,10 @@ pub async fn run(
             key: validator_keys.consensus,
             network_seed,
             moniker: config.moniker.clone(),
-            timeouts: Timeouts::default(),
+            timeouts: Timeouts {
+                propose: PROPOSE_TIMEOUT,
+                ..Timeouts::default()
+            },
             max_block_bytes: engine.params().block_bytes_max as usize,
         },
         Arc::new(ConsensusPort(Arc::clone(&engine))),
@@ -110,6 +117,7 @@ pub async fn run(
             tracing::info!("stopping");
             Ok(())
         }
+        reason = engine.trouble() => bail_with(&reason),
         ended = handle.stopped() => match ended {
             Ok(()) => bail_with("consensus ended without being asked to"),
             Err(error) => Err(anyhow::Error::new(error)),

@@ -27,6 +27,9 @@ pub const FILE_NAME: &str = "node.log";
 /// The same of a worker.
 pub const WORKER_FILE_NAME: &str = "worker.log";
 
+/// What the consensus engine tells about every vote is left out unless `log.level` asks for it.
+const QUIET: &str = "arc_malachitebft=warn";
+
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
@@ -70,7 +73,7 @@ pub fn init(log: &Log, file: &Path, to_stderr: bool) -> Result<Guard, TelemetryE
         error,
     };
     let filter = EnvFilter::builder()
-        .parse(&log.level)
+        .parse(format!("{QUIET},{}", log.level))
         .map_err(|error| level(error.to_string()))?;
     tracing_subscriber::registry()
         .with(vec![Some(layer(log.format, writer, false)), stderr])

@@ -58,7 +58,7 @@ type SeatId = (Hash, u8);
 /// What happens beside the clock.
 enum Event {
     Stop,
-    Computed(SeatId, Result<Entry>),
+    Computed(SeatId, Box<Result<Entry>>),
 }
 
 /// Asks a running worker to stop.
@@ -140,7 +140,7 @@ impl Worker {
                     tracing::info!("worker stopped");
                     return Ok(());
                 }
-                Ok(Event::Computed(seat, entry)) => self.computed(seat, entry)?,
+                Ok(Event::Computed(seat, entry)) => self.computed(seat, *entry)?,
                 Err(RecvTimeoutError::Timeout) => {}
             }
         }
@@ -240,7 +240,7 @@ impl Worker {
                     })
                 });
                 // When nobody listens the worker has stopped, and the result is computed again.
-                let _ = sender.send(Event::Computed(seat, entry));
+                let _ = sender.send(Event::Computed(seat, Box::new(entry)));
             })
             .map_err(|error| Trouble::Node(anyhow!("no thread for a computation: {error}")))?;
         Ok(())

@@ -9,15 +9,15 @@ use super::ConfigError;
 use crate::genesis_file::nearest;
 
 /// Longest moniker, in bytes.
-pub const MONIKER_BYTES_MAX: usize = 64;
+pub(super) const MONIKER_BYTES_MAX: usize = 64;
 /// Most peers or origins in a list.
-pub const LIST_MAX: usize = 256;
+pub(super) const LIST_MAX: usize = 256;
 /// Smallest log file, in bytes.
-pub const LOG_BYTES_MIN: i64 = 64 << 10;
+pub(super) const LOG_BYTES_MIN: i64 = 64 << 10;
 /// Most closed log files.
-pub const LOG_FILES_MAX: i64 = 1_000;
+pub(super) const LOG_FILES_MAX: i64 = 1_000;
 /// Longest time that an empty block is held back, milliseconds.
-pub const IDLE_MS_MAX: i64 = 60_000;
+pub(super) const IDLE_MS_MAX: i64 = 60_000;
 
 /// A key of the configuration.
 pub struct Key {

@@ -32,19 +32,13 @@ pub(super) struct Spec {
     pub(super) log: PathBuf,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Order {
-    Run,
-    Stop,
-    Kill,
-}
-
 /// A started child.
 #[derive(Debug)]
 pub(super) struct Process {
     pub(super) spec: Spec,
     pub(super) pid: u32,
-    order: watch::Sender<Order>,
+    /// Whether it is asked to stop.
+    stop: watch::Sender<bool>,
     exited: watch::Receiver<Option<ExitStatus>>,
 }
 
@@ -66,11 +60,11 @@ impl Process {
             .spawn()?;
         let pid = child.id().unwrap_or_default();
         let input = child.stdin.take();
-        let (order, orders) = watch::channel(Order::Run);
+        let (stop, stopping) = watch::channel(false);
         let (status, exited) = watch::channel(None);
         let name = spec.name.clone();
         tokio::spawn(async move {
-            let outcome = watch_over(&mut child, orders).await;
+            let outcome = watch_over(&mut child, stopping).await;
             // Held until now: its end asks the child to stop.
             drop(input);
             status.send_replace(Some(outcome));
@@ -80,7 +74,7 @@ impl Process {
         Ok(Self {
             spec,
             pid,
-            order,
+            stop,
             exited,
         })
     }
@@ -102,15 +96,8 @@ impl Process {
 
     /// Asks it to stop, and kills it and its children when it has not after [`STOP_GRACE`].
     pub(super) async fn stop(&self) -> ExitStatus {
-        self.order
-            .send_if_modified(|order| raise(order, Order::Stop));
+        self.stop.send_replace(true);
         self.ended().await
-    }
-
-    /// Kills it and its children.
-    pub(super) fn kill(&self) {
-        self.order
-            .send_if_modified(|order| raise(order, Order::Kill));
     }
 
     /// The end of what it wrote.
@@ -119,16 +106,11 @@ impl Process {
     }
 }
 
-fn raise(order: &mut Order, to: Order) -> bool {
-    let raised = to > *order;
-    *order = to.max(*order);
-    raised
-}
-
-async fn watch_over(child: &mut Child, mut orders: watch::Receiver<Order>) -> ExitStatus {
+async fn watch_over(child: &mut Child, mut stop: watch::Receiver<bool>) -> ExitStatus {
     tokio::select! {
         status = child.wait() => return status.unwrap_or_default(),
-        () = given(&mut orders, Order::Stop) => {}
+        // An error means that who could ask is gone, and with it every wish to keep the child.
+        _ = stop.wait_for(|stop| *stop) => {}
     }
     // It is not waited for yet, so that its id cannot be another's.
     if let Some(pid) = pid(child) {
@@ -136,19 +118,12 @@ async fn watch_over(child: &mut Child, mut orders: watch::Receiver<Order>) -> Ex
     }
     tokio::select! {
         status = child.wait() => return status.unwrap_or_default(),
-        () = given(&mut orders, Order::Kill) => {}
         () = tokio::time::sleep(STOP_GRACE) => {}
     }
     if let Some(pid) = pid(child) {
         let _ = kill_process_group(pid, Signal::KILL);
     }
     child.wait().await.unwrap_or_default()
-}
-
-async fn given(orders: &mut watch::Receiver<Order>, order: Order) {
-    if orders.wait_for(|given| *given >= order).await.is_err() {
-        // Who could give orders is gone, and with it every wish to keep the child.
-    }
 }
 
 fn pid(child: &Child) -> Option<Pid> {
@@ -174,7 +149,7 @@ mod tests {
 
     use tokio::sync::mpsc;
 
-    use super::{Process, STOP_GRACE, Spec};
+    use super::{Process, Spec};
 
     fn shell(place: &Path, script: &str) -> (Process, mpsc::UnboundedReceiver<String>) {
         let (sender, receiver) = mpsc::unbounded_channel();
@@ -232,16 +207,7 @@ mod tests {
         wait_for(&up).await;
         let grandchild = std::fs::read_to_string(&up).expect("a file");
         let grandchild: i32 = grandchild.trim().parse().expect("a number");
-        let begun = std::time::Instant::now();
-        let (status, ()) = tokio::join!(child.stop(), async {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            child.kill();
-        });
-        assert_eq!(status.signal(), Some(9));
-        assert!(
-            begun.elapsed() < STOP_GRACE,
-            "the order to kill does not wait"
-        );
+        assert_eq!(child.stop().await.signal(), Some(9));
         let stat = Path::new("/proc").join(grandchild.to_string()).join("stat");
         while let Ok(text) = std::fs::read_to_string(&stat) {
             if text.contains(") Z ") {

@@ -77,9 +77,10 @@ impl Engine {
     /// # Errors
     /// The first rule broken.
     pub fn admit_transaction(&self, signed: SignedTransaction) -> Result<Taken, AdmitError> {
-        let taken = self.take_transaction(signed.clone(), true)?;
+        let bytes = codec::encode(&signed);
+        let taken = self.take_transaction(signed, true)?;
         if let Taken::New(_) = taken {
-            self.publish(Topic::Transactions, codec::encode(&signed));
+            self.publish(Topic::Transactions, bytes);
         }
         Ok(taken)
     }
