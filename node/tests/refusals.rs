@@ -4,8 +4,7 @@
 mod scenario_support;
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -18,90 +17,9 @@ use proofmill_chain::types::units::{Amount, Height, Nonce};
 use proofmill_node::client::{Options, Wallet};
 use proofmill_node::dev_keys;
 use proofmill_rpc::api::{Role, TaskState};
-use scenario_support::{Devnet, PATIENCE, Said, proofmill, run};
-use serde_json::{Value, json};
-
-/// Sends a body as it is; gives the status and the answer.
-#[track_caller]
-fn post(rpc: &str, announced: usize, body: &[u8]) -> (u16, Value) {
-    let address = rpc
-        .trim_start_matches("http://")
-        .trim_end_matches("/rpc")
-        .to_owned();
-    let mut stream = TcpStream::connect(&address).expect("the node listens");
-    stream
-        .set_read_timeout(Some(PATIENCE))
-        .expect("a time limit");
-    let head = format!(
-        "POST /rpc HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: {announced}\r\nconnection: close\r\n\r\n"
-    );
-    stream.write_all(head.as_bytes()).expect("a request");
-    stream.write_all(body).expect("a body");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer");
-    let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
-    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-    let body = serde_json::from_str(body).expect("JSON");
-    (status.expect("a status"), body)
-}
-
-#[track_caller]
-fn assert_error(answer: &Value, code: i64, name: &str, words: &[&str]) {
-    let error = &answer["error"];
-    assert_eq!(error["code"], code, "{answer}");
-    assert_eq!(error["data"]["name"], name, "{answer}");
-    let message = error["message"].as_str().expect("a message");
-    for word in words {
-        assert!(message.contains(word), "`{word}` is missing in: {message}");
-    }
-}
-
-/// Sends bytes as a transaction; they must be refused.
-#[track_caller]
-fn assert_refused(devnet: &Devnet, bytes: &[u8], code: i64, name: &str, words: &[&str]) {
-    let body = json!({
-        "jsonrpc": "2.0",
-        "id": 1,
-        "method": "tx_send",
-        "params": { "transaction": format!("0x{}", hex::encode(bytes)) },
-    })
-    .to_string();
-    let (status, answer) = post(devnet.rpc(), body.len(), body.as_bytes());
-    assert_eq!(status, 200, "{answer}");
-    assert_error(&answer, code, name, words);
-}
-
-/// A transfer that would be good, for changing one thing.
-fn transfer(devnet: &Devnet, key: &SecretKey) -> Transaction {
-    let info = devnet.client.node_info().expect("an answer");
-    let sender = key.public();
-    Transaction {
-        chain: info.genesis_hash.prefix(),
-        sender,
-        nonce: devnet
-            .client
-            .account(&sender)
-            .expect("an account")
-            .next_nonce,
-        max_fee: Amount::new(1_000_000),
-        tip: Amount::ZERO,
-        expires_at: Height::new(1_000_000),
-        sponsor: None,
-        action: Action::Transfer {
-            to: dev_keys::account(9).public(),
-            amount: Amount::new(7),
-        },
-    }
-}
-
-fn signed(devnet: &Devnet, key: &SecretKey, transaction: Transaction) -> SignedTransaction {
-    let genesis = devnet.ready.genesis_hash;
-    SignedTransaction {
-        signature: key.sign(&transaction.sign_bytes(&genesis)),
-        transaction,
-        sponsor_signature: None,
-    }
-}
+use scenario_support::homes::{ANY_PORT, copy, damage, start};
+use scenario_support::raw::{assert_error, assert_refused, post, signed, transfer};
+use scenario_support::{Devnet, proofmill, run, until};
 
 #[test]
 fn bad_calls_and_transactions_are_refused_and_nothing_is_lost() {
@@ -122,8 +40,11 @@ fn bad_calls_and_transactions_are_refused_and_nothing_is_lost() {
     let good = wallet
         .build(&first, &Options::default())
         .expect("a transfer");
-    let sent = wallet.send(&first, &Options::default()).expect("taken");
-    wallet.wait_included(&sent).expect("included");
+    let sent = devnet.client.send_transaction(&good).expect("taken");
+    until("it is included", || {
+        let receipt = devnet.client.receipt_if_included(&sent.transaction);
+        receipt.expect("an answer")
+    });
     devnet.advance(1);
     let balances = || [0, 1, 9].map(|index| devnet.dev_balance(index));
     let (before, head) = (balances(), devnet.head());
@@ -157,18 +78,11 @@ fn bad_calls_and_transactions_are_refused_and_nothing_is_lost() {
         assert_refused(&devnet, bytes, code, name, words);
     };
     let whole = change(&|_| {});
-    refused(
-        &whole[..whole.len() - 1],
-        -32010,
-        "TX_MALFORMED",
-        &["malformed"],
-    );
-    refused(
-        &[&whole[..], &[0]].concat(),
-        -32010,
-        "TX_MALFORMED",
-        &["malformed"],
-    );
+    let (short, long) = (&whole[..whole.len() - 1], [&whole[..], &[0]].concat());
+    let words = "do not encode a signed transaction";
+    refused(short, -32010, "TX_MALFORMED", &[words]);
+    let words = "1 bytes behind a signed transaction";
+    refused(&long, -32010, "TX_MALFORMED", &[words]);
     let wrong_chain = change(&|t| t.chain = [1, 2, 3, 4]);
     refused(
         &wrong_chain,
@@ -185,7 +99,7 @@ fn bad_calls_and_transactions_are_refused_and_nothing_is_lost() {
         &codec::encode(&forged),
         -32012,
         "TX_BAD_SIGNATURE",
-        &["signature"],
+        &["the signature of mill1", "does not verify"],
     );
     // The neutral element: with it as key, R = B and s = 1 verify for every message.
     let mut neutral = [0; 32];
@@ -338,7 +252,10 @@ fn modules_that_are_no_programs_are_refused_before_they_cost_anything() {
         module(r#"(module (memory (export "memory") 1 2) (func $f) (start $f))"#),
         &["is a start function"],
     );
-    publish(vec![0; (1 << 20) + 1], &["module", "1048577", "1048576"]);
+    publish(
+        vec![0; (1 << 20) + 1],
+        &["module: longer than the chain takes (a module 1 MiB"],
+    );
 
     // The same by the command line: a module too big is refused before anything is sent.
     let big = place.path().join("big.wasm");
@@ -426,53 +343,6 @@ fn programs_that_never_end_or_take_all_memory_have_the_same_outcome_everywhere_a
     assert_eq!(output.as_bytes(), 5_u32.to_le_bytes());
     assert!(devnet.head() > head);
     devnet.stop();
-}
-
-/// Starts a node in a home; it must end by itself.
-#[track_caller]
-fn start(home: &Path, rpc: &str) -> Said {
-    run(proofmill()
-        .args(["start", "--rpc-listen", rpc, "--home"])
-        .arg(home)
-        .args(["--consensus-listen", "/ip4/127.0.0.1/tcp/0"])
-        .args(["--gossip-listen", "/ip4/127.0.0.1/tcp/0"]))
-}
-
-const ANY_PORT: &str = "127.0.0.1:0";
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir(to).expect("a directory");
-    for entry in fs::read_dir(from).expect("a directory") {
-        let entry = entry.expect("an entry").path();
-        let to = to.join(entry.file_name().expect("a name"));
-        if entry.is_dir() {
-            copy(&entry, &to);
-        } else {
-            // With its mode.
-            fs::copy(&entry, &to).expect("a copy");
-        }
-    }
-}
-
-/// Overwrites bytes in the middle of the database's files whose name is `like`; says how many.
-fn damage(home: &Path, like: impl Fn(&str) -> bool) -> usize {
-    let mut damaged = 0;
-    for entry in fs::read_dir(home.join("data/db")).expect("a database") {
-        let path = entry.expect("an entry").path();
-        let name = path.file_name().and_then(|name| name.to_str());
-        if !like(name.expect("a name")) {
-            continue;
-        }
-        let mut bytes = fs::read(&path).expect("a file");
-        let middle = bytes.len() / 2;
-        let Some(part) = bytes.get_mut(middle..middle + 32) else {
-            continue;
-        };
-        part.iter_mut().for_each(|byte| *byte ^= 0x5a);
-        fs::write(&path, bytes).expect("written");
-        damaged += 1;
-    }
-    damaged
 }
 
 #[test]

@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "each test takes the parts that it needs")]
 
+pub(crate) mod homes;
+pub(crate) mod raw;
+
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
