@@ -1,5 +1,6 @@
 //! Starting and stopping the engine.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +28,10 @@ use crate::codec::{RESPONSE_BYTES_MAX, WireCodec};
 use crate::context::{Address, Chain};
 use crate::signing::{Signer, Verifier};
 
+/// What the engine's own log lines begin with, as a target of `tracing`.
+pub const LOG_TARGET: &str = "arc_malachitebft";
+/// How long the write-ahead log may be held by an engine that is stopping.
+const WAL_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Requests of ours that may wait in the engine.
 const REQUESTS_MAX: usize = 16;
 /// Room for connections from one address: a devnet has all its nodes on one.
@@ -320,6 +325,7 @@ async fn build(
     let identity =
         NetworkIdentity::new_validator(node.moniker.clone(), keypair, address.to_string(), proof);
     let wal = config.home.join("consensus").join("wal");
+    wait_until_free(wal.clone()).await?;
     let verifier = Box::new(Verifier { chain });
     EngineBuilder::new(Chain, node)
         .with_default_wal(WalContext::new(wal, WireCodec))
@@ -334,6 +340,23 @@ async fn build(
         .build()
         .await
         .map_err(|error| EngineError::Start(error.to_string()))
+}
+
+/// Waits until nobody holds the log's lock: an engine that has stopped in this process gives it
+/// back a moment later.
+async fn wait_until_free(wal: PathBuf) -> Result<(), EngineError> {
+    let start = |reason: String| EngineError::Start(format!("write-ahead log: {reason}"));
+    let wait = tokio::task::spawn_blocking(move || match File::open(&wal) {
+        Ok(file) => file.lock(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    });
+    match tokio::time::timeout(WAL_WAIT_MAX, wait).await {
+        Ok(Ok(Ok(()))) => Ok(()),
+        Ok(Ok(Err(error))) => Err(start(error.to_string())),
+        Ok(Err(error)) => Err(start(error.to_string())),
+        Err(_) => Err(start("another process uses it".to_owned())),
+    }
 }
 
 /// A size in the configuration's own type, which the engine does not name for us.

@@ -25,5 +25,7 @@ mod undecided;
 mod wire;
 
 pub use application::{AppError, Application, DecidedBlock, ProposedBlock, Verdict};
-pub use engine::{EngineConfig, EngineError, EngineHandle, EngineStatus, Timeouts, peer_id};
+pub use engine::{
+    EngineConfig, EngineError, EngineHandle, EngineStatus, LOG_TARGET, Timeouts, peer_id,
+};
 pub use undecided::UndecidedProposal;

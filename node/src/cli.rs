@@ -160,7 +160,8 @@ mod tests {
 
     /// Every command, with the words that lead to it.
     fn commands() -> Vec<(Vec<String>, clap::Command)> {
-        let mut root = Cli::command();
+        // Not wrapped, so that an example is one line.
+        let mut root = Cli::command().term_width(0);
         root.build();
         let mut found = Vec::new();
         let mut open = vec![(vec!["proofmill".to_owned()], root)];

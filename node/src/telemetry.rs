@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use file_rotate::compression::Compression;
 use file_rotate::suffix::AppendCount;
 use file_rotate::{ContentLimit, FileRotate};
+use proofmill_consensus::LOG_TARGET;
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -26,9 +27,6 @@ pub const LINES_WAITING_MAX: usize = 16_384;
 pub const FILE_NAME: &str = "node.log";
 /// The same of a worker.
 pub const WORKER_FILE_NAME: &str = "worker.log";
-
-/// What the consensus engine tells about every vote is left out unless `log.level` asks for it.
-const QUIET: &str = "arc_malachitebft=warn";
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +71,8 @@ pub fn init(log: &Log, file: &Path, to_stderr: bool) -> Result<Guard, TelemetryE
         error,
     };
     let filter = EnvFilter::builder()
-        .parse(format!("{QUIET},{}", log.level))
+        // The engine tells about every vote; that is left out unless `log.level` asks for it.
+        .parse(format!("{LOG_TARGET}=warn,{}", log.level))
         .map_err(|error| level(error.to_string()))?;
     tracing_subscriber::registry()
         .with(vec![Some(layer(log.format, writer, false)), stderr])
