@@ -91,13 +91,17 @@ fn what_is_final_survives_the_death_of_all_validators() {
     for node in &network.nodes {
         node.reaches(goal);
     }
+    let told = |what: &str| eprintln!("{:6.1} s  {what}", begun.elapsed().as_secs_f64());
+    told("two more heights");
     seen.is_whole(&network.nodes);
+    told("every node has the whole chain");
     let sender = dev_keys::account(0).public();
     for node in &network.nodes {
         let account = node.client.account(&sender).expect("an account");
         assert!(account.nonce.get() > 0, "{}: transfers came in", node.name);
     }
     network.stop();
+    told("all have stopped");
 }
 
 /// Four validators on fixed homes and addresses.
