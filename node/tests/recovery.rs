@@ -72,6 +72,7 @@ fn what_is_final_survives_the_death_of_all_validators() {
         let started = Instant::now();
         network.start();
         network.become_ready();
+        seen.was_on_disk(&network.opened());
         seen.is_kept(&network.nodes);
         eprintln!(
             "{:6.1} s  round {round}: killed at height {}, {sent} transfers taken{}; all is there \
@@ -91,13 +92,17 @@ fn what_is_final_survives_the_death_of_all_validators() {
     for node in &network.nodes {
         node.reaches(goal);
     }
+    let told = |what: &str| eprintln!("{:6.1} s  {what}", begun.elapsed().as_secs_f64());
+    told("two more heights");
     seen.is_whole(&network.nodes);
+    told("every node has the whole chain");
     let sender = dev_keys::account(0).public();
     for node in &network.nodes {
         let account = node.client.account(&sender).expect("an account");
         assert!(account.nonce.get() > 0, "{}: transfers came in", node.name);
     }
     network.stop();
+    told("all have stopped");
 }
 
 /// Four validators on fixed homes and addresses.
@@ -141,8 +146,8 @@ impl Network {
             let _ = fs::remove_file(&self.ready_files[index]);
             let name = &self.nodes[index].name;
             let mut command = command();
-            command.args(arguments);
-            let output = self.outputs.join(format!("{name}.output"));
+            command.args(arguments).arg("--log-stderr");
+            let output = self.output(name);
             let logs = [self.logs[index].clone()];
             let process = Process::start(name, command, &output, &logs);
             self.processes.push(process);
@@ -153,6 +158,27 @@ impl Network {
         for (process, file) in self.processes.iter_mut().zip(&self.ready_files) {
             process.file(file, PATIENCE);
         }
+    }
+
+    /// What a process writes, from its start on.
+    fn output(&self, name: &str) -> PathBuf {
+        self.outputs.join(format!("{name}.output"))
+    }
+
+    /// The heads that the nodes found on their own disks, before they could ask each other.
+    fn opened(&self) -> Vec<(Node, Height, Hash)> {
+        let of = |node: &Node| {
+            let what = format!("{} says what it opened", node.name);
+            let (height, hash) = within(PATIENCE, &what, || {
+                let text = fs::read_to_string(self.output(&node.name)).ok()?;
+                let (_, line) = text.split_once("store opened height=")?;
+                let (height, line) = line.split_once(" hash=")?;
+                let (hash, _) = line.split_once(char::is_whitespace)?;
+                Some((height.parse().ok()?, hash.parse().ok()?))
+            });
+            (node.clone(), height, hash)
+        };
+        self.nodes.iter().map(of).collect()
     }
 
     /// Kills all of them, none waiting for another's end.
@@ -206,6 +232,15 @@ impl Seen {
         for node in nodes {
             let head = node.head();
             self.note(node, head.height, head.hash);
+        }
+    }
+
+    /// Every node found at least the head that it told of before, and no other chain.
+    fn was_on_disk(&mut self, opened: &[(Node, Height, Hash)]) {
+        for (node, height, hash) in opened {
+            let had = self.heads[&node.name];
+            assert!(*height >= had, "{} had {had}, opened {height}", node.name);
+            self.note(node, *height, *hash);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Real processes for tests: started, awaited, asked over RPC, killed when dropped.
 
-#![allow(dead_code, reason = "each test uses its part")]
+#![allow(dead_code, unused_imports, reason = "each test uses its part")]
 
 mod devnet;
 mod process;
