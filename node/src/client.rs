@@ -119,6 +119,20 @@ impl Error {
         }
     }
 
+    /// The name of the failure that a node foresaw when it refused a transaction, as
+    /// `program_exists`; empty for every other error.
+    #[must_use]
+    pub fn foreseen(&self) -> &str {
+        match self {
+            Self::Call(ClientError::Rpc(error)) => error
+                .data
+                .get("failure")
+                .and_then(serde_json::Value::as_str)
+                .unwrap_or_default(),
+            _ => "",
+        }
+    }
+
     /// Whether the same call may succeed in a moment: the node is away, starting or overloaded.
     #[must_use]
     pub fn is_passing(&self) -> bool {

@@ -41,7 +41,7 @@ fn a_silent_workers_seat_is_drawn_again_and_the_task_finishes() {
     let devnet = Devnet::start(&place.path().join("devnet"), 4);
     let silent = devnet.ready.workers[0].clone();
     signal(silent.pid, Signal::STOP);
-    // Three of four are drawn: the silent one is missed in a row only with odds of 1 to 4 each time.
+    // Three of four are drawn: one time in four the silent one is not among them.
     let task = (0..30)
         .find_map(|_| {
             let task = order(&devnet);

@@ -117,7 +117,7 @@ fn publish(
 ) -> anyhow::Result<Option<ReceiptView>> {
     let program = order.spec.program;
     // A task of the program proves that the program is there. Where there is none among the
-    // newest, publishing again costs a fee and changes nothing.
+    // newest, the node refuses to publish it again.
     let newest = session.client.tasks(&TaskFilter {
         state: None,
         requester: None,
@@ -129,7 +129,10 @@ fn publish(
         return Ok(None);
     }
     let module = order.program.clone();
-    let sent = wallet.send(&Action::PublishProgram { module }, options)?;
+    let sent = match wallet.send(&Action::PublishProgram { module }, options) {
+        Err(error) if error.foreseen() == "program_exists" => return Ok(None),
+        sent => sent?,
+    };
     let receipt = session.client.wait_receipt(&sent)?;
     match (&receipt.result, &receipt.failure) {
         (ReceiptResult::Applied, _) => {
