@@ -1,4 +1,4 @@
-//! The picture in `docs/ARCHITECTURE.md`, checked against the manifests and the sources:
+//! The picture in `docs/architecture.md`, checked against the manifests and the sources:
 //! which crate may use which, which crates stay free of effects, and which names stay in one room.
 
 use std::collections::{BTreeMap, BTreeSet};

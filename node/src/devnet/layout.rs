@@ -12,7 +12,7 @@ use proofmill_chain::types::hash::Hash;
 use serde::{Deserialize, Serialize};
 
 use super::{VALIDATORS, VALIDATORS_MAX, WORKERS, WORKERS_MAX, genesis};
-use crate::config::Config;
+use crate::config::{Config, Supply};
 use crate::home::{self, Home, HomeError, NodeKeys};
 use crate::{dev_keys, genesis_file, keys};
 
@@ -20,6 +20,8 @@ const MARKER: &str = "devnet.json";
 const MARKER_VERSION: u32 = 1;
 const LOCK: &str = "lock";
 const READY: &str = "ready.json";
+/// A devnet sums up all its money every so many blocks.
+const SUPPLY_VERIFY_EVERY: u64 = 10;
 
 /// Why a directory cannot be a development network's.
 #[derive(Debug, thiserror::Error)]
@@ -222,6 +224,9 @@ impl Layout {
             };
             let config = Config {
                 moniker: format!("node{index}"),
+                supply: Supply {
+                    verify_every: SUPPLY_VERIFY_EVERY,
+                },
                 ..Config::default()
             };
             let home = self.node(index);
