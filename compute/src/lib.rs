@@ -37,6 +37,7 @@
 //! The cost table and the rules of charging are in [`gas`].
 
 pub mod checkpoint;
+mod complexity;
 pub mod fast;
 pub mod gas;
 pub mod instance;

@@ -23,6 +23,12 @@ pub struct ModuleLimits {
     pub function_bytes_max: usize,
     /// Declared locals of one function.
     pub locals_max: u32,
+    /// Locals, parameters included, times branches and calls, each counted once more for every
+    /// loop around it, of one function: what the compiler's time grows with when no single count
+    /// is large.
+    pub function_complexity_max: u64,
+    /// Sum of that product over the functions of the module.
+    pub module_complexity_max: u64,
     /// Globals.
     pub globals_max: u32,
     /// Elements of the table.
@@ -42,6 +48,8 @@ impl Default for ModuleLimits {
             functions_max: 10_000,
             function_bytes_max: 65_536,
             locals_max: 1_024,
+            function_complexity_max: 1_048_576,
+            module_complexity_max: 8_388_608,
             globals_max: 1_024,
             table_elements_max: 65_536,
             memory_pages_max: 4_096,
@@ -271,6 +279,10 @@ pub enum Counted {
     Globals = 5,
     /// Elements of the table.
     TableElements = 6,
+    /// Locals times branches of one function.
+    FunctionComplexity = 7,
+    /// The sum of those products.
+    ModuleComplexity = 8,
 }
 
 impl std::fmt::Display for Counted {
@@ -283,6 +295,8 @@ impl std::fmt::Display for Counted {
             Self::Locals => "locals in one function",
             Self::Globals => "globals",
             Self::TableElements => "elements in its table",
+            Self::FunctionComplexity => "locals times branches in one function",
+            Self::ModuleComplexity => "locals times branches in all functions",
         })
     }
 }

@@ -4,6 +4,7 @@
 //! validator's work too.
 
 use crate::MEMORY_PAGE_BYTES;
+use crate::complexity::Complexity;
 use crate::instance::GlobalKind;
 use crate::program::{Counted, ModuleLimits, ProgramError, ProgramInfo, RESERVED_PREFIX};
 use wasmparser::{
@@ -65,13 +66,26 @@ pub(crate) fn check(module: &[u8], limits: &ModuleLimits) -> Result<Facts, Progr
     let mut sections = Sections::new(limits);
     let mut validator = Validator::new_with_features(FEATURES);
     let mut allocations = FuncValidatorAllocations::default();
+    let mut complexity = 0u64;
     let mut parser = Parser::new(0);
     parser.set_features(FEATURES);
     for payload in parser.parse_all(module) {
         let payload = payload.map_err(invalid)?;
         sections.read(&payload)?;
         if let ValidPayload::Func(function, body) = validator.payload(&payload).map_err(invalid)? {
-            allocations = check_function(function, &body, allocations, limits)?;
+            let params = sections
+                .types
+                .get(function.ty as usize)
+                .map_or(0, |ty| ty.params);
+            let (of_function, reusable) =
+                check_function(function, &body, params, allocations, limits)?;
+            allocations = reusable;
+            complexity += of_function;
+            at_most(
+                Counted::ModuleComplexity,
+                complexity,
+                limits.module_complexity_max,
+            )?;
         }
     }
     sections.finish()
@@ -384,12 +398,14 @@ fn constant(expression: &wasmparser::ConstExpr<'_>) -> Result<u64, ProgramError>
     }
 }
 
+/// Returns the function's locals times its branches, each as often as loops contain it.
 fn check_function(
     function: FuncToValidate<ValidatorResources>,
     body: &FunctionBody<'_>,
+    params: u32,
     allocations: FuncValidatorAllocations,
     limits: &ModuleLimits,
-) -> Result<FuncValidatorAllocations, ProgramError> {
+) -> Result<(u64, FuncValidatorAllocations), ProgramError> {
     let bytes = body.range().len();
     if bytes > limits.function_bytes_max {
         let (function, max) = (function.index as usize, limits.function_bytes_max);
@@ -408,6 +424,8 @@ fn check_function(
     validator
         .read_locals(&mut body.get_binary_reader())
         .map_err(invalid)?;
+    let locals = 1 + locals + u64::from(params);
+    let mut complexity = Complexity::new(locals);
     let mut operators = body.get_operators_reader().map_err(invalid)?;
     while !operators.eof() {
         let (operator, offset) = operators.read_with_offset().map_err(invalid)?;
@@ -418,10 +436,16 @@ fn check_function(
                 reason,
             });
         }
+        let so_far = complexity.add(&operator);
+        at_most(
+            Counted::FunctionComplexity,
+            so_far,
+            limits.function_complexity_max,
+        )?;
         validator.op(offset, &operator).map_err(invalid)?;
     }
     operators.finish().map_err(invalid)?;
-    Ok(validator.into_allocations())
+    Ok((complexity.sum(), validator.into_allocations()))
 }
 
 /// Operators of the accepted features whose state a checkpoint would not hold.

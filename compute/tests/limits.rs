@@ -4,7 +4,7 @@ mod second;
 
 use proofmill_compute::program::Counted;
 use proofmill_compute::{
-    Machine, MachineError, ModuleLimits, Program, ProgramError, RunLimits, Status, TrapKind, fast,
+    Machine, MachineError, ModuleLimits, Program, ProgramError, RunLimits, Status, fast,
 };
 use second::{LIMITS, both, load, program};
 
@@ -261,6 +261,25 @@ fn counts_and_sizes_are_bounded() {
             38,
             "(table 65537 funcref)".to_owned(),
         ),
+        (
+            Counted::FunctionComplexity,
+            39,
+            format!(
+                "(func (local {}) {})",
+                "i32 ".repeat(1_000),
+                "(block)".repeat(1_048)
+            ),
+        ),
+        (
+            Counted::ModuleComplexity,
+            40,
+            format!(
+                "(func (local {}) {})",
+                "i32 ".repeat(1_000),
+                "(block)".repeat(1_000)
+            )
+            .repeat(9),
+        ),
     ] {
         let error = refuse(&with(&item));
         assert!(
@@ -269,6 +288,11 @@ fn counts_and_sizes_are_bounded() {
         );
         assert_eq!(error.code(), code);
     }
+    // Deep loops weigh more than the same loops one after the other: compilers are quadratic there.
+    let loops = |text: String| with(&format!("(func (local {}) {text})", "i32 ".repeat(100)));
+    load(&loops("(loop)".repeat(200)));
+    let nested = format!("{}{}", "(loop ".repeat(200), ")".repeat(200));
+    assert_eq!(refuse(&loops(nested)).code(), 39);
     // A count that only claims to be large allocates nothing.
     let mut bomb = b"\0asm\x01\0\0\0".to_vec();
     bomb.extend([0x01, 0x05, 0xff, 0xff, 0xff, 0xff, 0x0f]);
@@ -344,72 +368,6 @@ fn a_memory_bomb_gets_what_it_paid_for_and_no_more() {
     };
     let outcome = both(&bomb, b"", &limits);
     assert_eq!((outcome.status, outcome.output.len()), (Status::Done, 512));
-}
-
-/// Functions whose frames are as large as the limits allow, called as deep as they can be.
-#[test]
-fn the_counted_stack_ends_before_the_native_one() {
-    let locals: String = (0..1_000)
-        .map(|i| {
-            format!(
-                "(local.set {} (i64.load offset={} (local.get 0)))",
-                i + 1,
-                i * 8
-            )
-        })
-        .collect();
-    let sum: String = (0..1_000)
-        .map(|i| format!("(i64.add (local.get {}))", i + 1))
-        .collect();
-    let many_locals = format!(
-        "(func $f (param i32) (result i32) (local {})
-           {locals} (drop (call $f (local.get 0))) (i64.const 0) {sum} (i32.wrap_i64))",
-        "i64 ".repeat(1_000)
-    );
-    // Two thousand values that do not change in the loop, all wanted after the call.
-    let hoisted: String = (1..2_000)
-        .map(|i| {
-            format!(
-                "(i64.rotl (i64.xor (local.get 1) (i64.const {})) (local.get 1))",
-                i * 977
-            )
-        })
-        .collect();
-    let hoisting = format!(
-        "(func $f (param i32) (result i32) (local i64)
-           (local.set 1 (i64.load (local.get 0)))
-           (loop $l (drop (call $f (local.get 0)))
-             (i64.const 1) {hoisted} {} (local.set 1) (br_if $l (i64.eqz (local.get 1))))
-           (i32.wrap_i64 (local.get 1)))",
-        "(i64.mul)".repeat(1_999)
-    );
-    let results = "(result i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64)";
-    let many_results = format!(
-        "(func $r {results} {}) (func $f (param i32) (result i32)
-           {} (drop (call $f (local.get 0))) {} (i32.wrap_i64))",
-        "(i64.load (i32.const 8))".repeat(16),
-        "(call $r)".repeat(300),
-        "(i64.add)".repeat(300 * 16 - 1)
-    );
-    let small = "(func $f (param i32) (result i32) (call $f (local.get 0)))";
-    for items in [&many_locals, &hoisting, &many_results, small] {
-        let program = load(&program(
-            items,
-            "(drop (call $f (i32.const 0))) (i32.const 1)",
-        ));
-        let outcome = both(
-            &program,
-            b"",
-            &RunLimits {
-                gas_limit: 1 << 40,
-                ..LIMITS
-            },
-        );
-        assert_eq!(
-            (outcome.status, outcome.trap),
-            (Status::Trap, Some(TrapKind::StackOverflow))
-        );
-    }
 }
 
 /// The address space promised in the crate's documentation, enforced by the kernel.

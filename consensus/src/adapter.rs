@@ -146,8 +146,13 @@ impl Adapter {
     /// Ends the waiting tasks, and waits for the working ones.
     pub(crate) async fn close(&self) {
         self.closing.send_replace(true);
-        let mut tasks = std::mem::take(&mut *lock(&self.tasks));
-        while tasks.join_next().await.is_some() {}
+        loop {
+            let mut tasks = std::mem::take(&mut *lock(&self.tasks));
+            if tasks.is_empty() {
+                return;
+            }
+            while tasks.join_next().await.is_some() {}
+        }
     }
 
     fn dispatch(self: &Arc<Self>, streams: &mut Streams, message: AppMsg<Chain>) {

@@ -32,6 +32,9 @@ pub struct ProposedBlock {
     pub bytes: Arc<[u8]>,
 }
 
+/// A committed block: why it is final, and its bytes.
+pub type DecidedBlock = (Certificate, Arc<[u8]>);
+
 /// What the application says of a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -54,8 +57,10 @@ pub enum Verdict {
 
 /// What the node gives the engine.
 ///
-/// Every call may be slow: each runs in a task of its own, off the engine's message loop.
-/// Calls for one height never overlap its `commit`, and heights are committed in order.
+/// Every call may be slow: each runs off the engine's message loop, the plain ones on a thread
+/// that may block, the `async` ones in a task (long computations inside them belong on such a
+/// thread too). Heights are committed in order, and a block is judged or built only when its
+/// parent is committed.
 #[async_trait]
 pub trait Application: Send + Sync + 'static {
     /// Genesis hash, which every signature covers.
@@ -92,7 +97,7 @@ pub trait Application: Send + Sync + 'static {
     ///
     /// # Errors
     /// When it cannot be read; the peer that asked gets what comes before it.
-    fn decided(&self, height: Height) -> Result<Option<(Certificate, Arc<[u8]>)>, AppError>;
+    fn decided(&self, height: Height) -> Result<Option<DecidedBlock>, AppError>;
 
     /// Stores a proposal so that it survives a crash; durable when it returns.
     ///

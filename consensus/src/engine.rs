@@ -199,8 +199,10 @@ impl EngineHandle {
         let events = events.subscribe();
         let peers_task = tokio::spawn(count_peers(net_requests, count));
         tokio::spawn(async move {
-            let serving = tokio::spawn(Arc::clone(&adapter).run(consensus));
-            let result = supervise(&adapter, serving, events, stopping).await;
+            let mut serving = tokio::spawn(Arc::clone(&adapter).run(consensus));
+            let result = supervise(&adapter, &mut serving, events, stopping).await;
+            // From here on no message is taken; what was taken is finished.
+            serving.abort();
             peers_task.abort();
             drop(requests);
             adapter.close().await;
@@ -248,7 +250,7 @@ impl EngineHandle {
 /// Waits for whatever ends the engine first.
 async fn supervise(
     adapter: &Adapter,
-    serving: JoinHandle<()>,
+    serving: &mut JoinHandle<()>,
     events: RxEvent<Chain>,
     mut stopping: watch::Receiver<bool>,
 ) -> Result<(), EngineError> {

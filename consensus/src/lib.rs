@@ -24,6 +24,6 @@ mod stream;
 mod undecided;
 mod wire;
 
-pub use application::{AppError, Application, ProposedBlock, Verdict};
+pub use application::{AppError, Application, DecidedBlock, ProposedBlock, Verdict};
 pub use engine::{EngineConfig, EngineError, EngineHandle, EngineStatus, Timeouts, peer_id};
 pub use undecided::UndecidedProposal;

@@ -4,6 +4,7 @@
 //! from 1; parts may come in any order. What is collected is bounded per publisher and in total,
 //! and a stream whose announcement is not verified yet is the first to go.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -243,8 +244,8 @@ impl Streams {
                 if given == 0 || given > PART_BYTES || (!last && given != PART_BYTES) {
                     return Err(StreamError::PartSize { sequence, given });
                 }
-                if !stream.parts.contains_key(&sequence) {
-                    stream.parts.insert(sequence, bytes);
+                if let Entry::Vacant(place) = stream.parts.entry(sequence) {
+                    place.insert(bytes);
                     stream.held += given;
                     self.held += given;
                 }

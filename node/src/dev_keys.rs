@@ -117,8 +117,14 @@ mod tests {
     #[test]
     fn the_accounts_are_the_same_for_ever() {
         let id = |name| named(name).expect("a known name").public().to_string();
-        assert_eq!(id("dev0"), "GOLDEN-DEV0");
-        assert_eq!(id("faucet"), "GOLDEN-FAUCET");
+        assert_eq!(
+            id("dev0"),
+            "mill1w5kmz7maddmsjzpmte28hxcdd50qr684fhyxk2ka50v6c6qlvnns6j74hz"
+        );
+        assert_eq!(
+            id("faucet"),
+            "mill1ranc93z2qq88q607eg6nyv8x0g9yn9qy9jqardv677zw9qxxh54s0l7k6r"
+        );
         assert!(named("dev10").is_none() && named("dev01").is_none() && named("bob").is_none());
         let all: BTreeSet<_> = accounts().map(|(_, key)| key.public()).collect();
         assert_eq!(all.len(), 11);

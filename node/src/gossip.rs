@@ -238,7 +238,7 @@ impl Gossip {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn start(
-        config: GossipConfig,
+        config: &GossipConfig,
     ) -> Result<(GossipHandle, mpsc::Receiver<Incoming>), GossipError> {
         let mut seed = config.seed.clone();
         let keypair = Keypair::ed25519_from_bytes(seed.as_mut_slice())
@@ -251,7 +251,7 @@ impl Gossip {
         let counters = Arc::new(Counters::default());
         let network = Loop::new(
             keypair,
-            &config,
+            config,
             incoming,
             peers_out,
             listening_out,

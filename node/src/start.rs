@@ -43,7 +43,7 @@ pub async fn run(
 ) -> Result<()> {
     let engine = open_engine(&home, &config).await?;
     let network_seed = keys::read(&home.node_key()).context("node key")?.seed();
-    let (gossip, incoming) = Gossip::start(GossipConfig {
+    let (gossip, incoming) = Gossip::start(&GossipConfig {
         listen: config.gossip.listen.clone(),
         peers: config.gossip.peers.clone(),
         seed: Zeroizing::new(network_seed),

@@ -24,6 +24,8 @@ pub const LINES_WAITING_MAX: usize = 16_384;
 
 /// The log's file in the directory of log files; closed ones have `.1` and so on behind.
 pub const FILE_NAME: &str = "node.log";
+/// The same of a worker.
+pub const WORKER_FILE_NAME: &str = "worker.log";
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]

@@ -122,3 +122,25 @@ impl AsyncWrite for Connection {
         self.stream.is_write_vectored()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::{Bounded, Duration, Listener, TcpListener, TcpStream, io};
+
+    #[tokio::test]
+    async fn a_connection_fails_after_the_idle_time_and_gives_its_place_back() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let mut bounded = Bounded::new(listener, 1, Duration::from_millis(100));
+        for _ in 0..2 {
+            let mut client = TcpStream::connect(address).await.expect("connects");
+            let (mut connection, _) = bounded.accept().await;
+            client.write_all(b"x").await.expect("sent");
+            assert_eq!(connection.read_u8().await.expect("a byte"), b'x');
+            let error = connection.read_u8().await.expect_err("silence");
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        }
+    }
+}

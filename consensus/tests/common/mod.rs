@@ -14,62 +14,67 @@ use proofmill_chain::types::hash::{AccountId, Hash};
 use proofmill_chain::types::units::{Height, Round, Weight};
 use proofmill_chain::types::validator::{Validator, ValidatorSet};
 use proofmill_consensus::{
-    AppError, Application, EngineConfig, EngineHandle, ProposedBlock, Timeouts, UndecidedProposal,
-    Verdict, peer_id,
+    AppError, Application, DecidedBlock, EngineConfig, EngineHandle, ProposedBlock, Timeouts,
+    UndecidedProposal, Verdict, peer_id,
 };
 use tempfile::TempDir;
 use tokio::sync::watch;
 
 /// No scenario takes longer than this, or it fails.
-pub const PATIENCE: Duration = Duration::from_secs(40);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 
 const MAX_BLOCK_BYTES: usize = 1 << 20;
 
 /// What survives a restart.
 #[derive(Default)]
-pub struct Disk {
-    pub blocks: BTreeMap<Height, (Certificate, Arc<[u8]>)>,
+pub(crate) struct Disk {
+    pub(crate) blocks: BTreeMap<Height, DecidedBlock>,
     undecided: BTreeMap<Height, Vec<Vec<u8>>>,
 }
 
 /// A chain whose blocks are a height, a parent, a proposer, a round and padding.
-pub struct App {
-    pub me: AccountId,
+pub(crate) struct App {
+    pub(crate) me: AccountId,
     set: ValidatorSet,
     padding: usize,
     disk: Mutex<Disk>,
     head: watch::Sender<Height>,
     /// Proposals of this validator are called invalid.
-    pub refused: Option<AccountId>,
+    pub(crate) refused: Option<AccountId>,
     /// A height that cannot be committed.
-    pub broken_at: Option<Height>,
+    pub(crate) broken_at: Option<Height>,
     /// Heights up to this one are due at once, later ones never.
-    pub work: watch::Sender<Height>,
+    pub(crate) work: watch::Sender<Height>,
 }
 
 impl App {
-    pub fn disk(&self) -> MutexGuard<'_, Disk> {
+    pub(crate) fn disk(&self) -> MutexGuard<'_, Disk> {
         self.disk.lock().expect("no test panics with the disk")
     }
 
-    pub fn block(&self, height: u64) -> (Certificate, Arc<[u8]>) {
+    pub(crate) fn block(&self, height: u64) -> DecidedBlock {
         let blocks = &self.disk().blocks;
         blocks.get(&Height::new(height)).expect("committed").clone()
     }
 
-    pub fn proposer(&self, height: u64) -> AccountId {
+    pub(crate) fn proposer(&self, height: u64) -> AccountId {
         let (_, bytes) = self.block(height);
         let key = bytes[40..72].try_into().expect("a key");
         AccountId::new(key)
     }
 
-    pub async fn reaches(&self, height: u64) {
+    pub(crate) async fn reaches(&self, height: u64) {
         let mut head = self.head.subscribe();
         let reached = head.wait_for(|head| head.get() >= height);
         let reached = tokio::time::timeout(PATIENCE, reached).await;
         let reached = reached.unwrap_or_else(|_| {
-            let head = *self.head.borrow();
-            panic!("height {height} is not reached, head is {head}")
+            let rounds: Vec<_> = self
+                .disk()
+                .blocks
+                .values()
+                .map(|b| b.0.round.get())
+                .collect();
+            panic!("height {height} is not reached, rounds up to the head: {rounds:?}")
         });
         reached.expect("the head outlives its watchers");
     }
@@ -84,7 +89,7 @@ impl App {
     }
 }
 
-pub fn hash_of(bytes: &[u8]) -> Hash {
+pub(crate) fn hash_of(bytes: &[u8]) -> Hash {
     Hash::of("test/block/v1", &[bytes])
 }
 
@@ -160,7 +165,7 @@ impl Application for App {
         Height::new(1)
     }
 
-    fn decided(&self, height: Height) -> Result<Option<(Certificate, Arc<[u8]>)>, AppError> {
+    fn decided(&self, height: Height) -> Result<Option<DecidedBlock>, AppError> {
         Ok(self.disk().blocks.get(&height).cloned())
     }
 
@@ -189,11 +194,11 @@ impl Application for App {
 }
 
 /// Machines that may run an engine each: the validators first, then others.
-pub struct Network {
+pub(crate) struct Network {
     homes: Vec<TempDir>,
     keys: Vec<SecretKey>,
     ports: Vec<u16>,
-    pub apps: Vec<Arc<App>>,
+    pub(crate) apps: Vec<Arc<App>>,
     engines: Vec<Option<EngineHandle>>,
 }
 
@@ -203,7 +208,7 @@ fn seed(index: usize) -> [u8; 32] {
 
 impl Network {
     /// As many machines as powers; those without power follow. `adjust` may change applications.
-    pub fn new(powers: &[u64], padding: usize, adjust: impl Fn(usize, &mut App)) -> Self {
+    pub(crate) fn new(powers: &[u64], padding: usize, adjust: impl Fn(usize, &mut App)) -> Self {
         let keys: Vec<_> = (0..powers.len())
             .map(|index| SecretKey::from_seed(&seed(index)))
             .collect();
@@ -250,7 +255,7 @@ impl Network {
         }
     }
 
-    pub async fn start(&mut self, index: usize) {
+    pub(crate) async fn start(&mut self, index: usize) {
         let peers = (0..self.ports.len()).filter(|peer| *peer != index);
         let address = |peer: usize| format!("/ip4/127.0.0.1/tcp/{}", self.ports[peer]);
         let config = EngineConfig {
@@ -270,23 +275,23 @@ impl Network {
         self.engines[index] = Some(engine.expect("the engine starts"));
     }
 
-    pub async fn start_all(&mut self) {
+    pub(crate) async fn start_all(&mut self) {
         for index in 0..self.apps.len() {
             self.start(index).await;
         }
     }
 
-    pub fn engine(&self, index: usize) -> &EngineHandle {
+    pub(crate) fn engine(&self, index: usize) -> &EngineHandle {
         self.engines[index].as_ref().expect("started")
     }
 
-    pub async fn stop(&mut self, index: usize) {
+    pub(crate) async fn stop(&mut self, index: usize) {
         let engine = self.engines[index].take().expect("started");
         let stopped = tokio::time::timeout(PATIENCE, engine.stop()).await;
         stopped.expect("the engine stops");
     }
 
-    pub async fn stop_all(&mut self) {
+    pub(crate) async fn stop_all(&mut self) {
         for index in 0..self.apps.len() {
             if self.engines[index].is_some() {
                 self.stop(index).await;
@@ -294,14 +299,14 @@ impl Network {
         }
     }
 
-    pub async fn reach(&self, machines: &[usize], height: u64) {
+    pub(crate) async fn reach(&self, machines: &[usize], height: u64) {
         for index in machines {
             self.apps[*index].reaches(height).await;
         }
     }
 
     /// All machines committed the same blocks up to a height.
-    pub fn assert_agreement(&self, machines: &[usize], height: u64) {
+    pub(crate) fn assert_agreement(&self, machines: &[usize], height: u64) {
         for height in 1..=height {
             let hashes: Vec<_> = machines
                 .iter()

@@ -18,6 +18,7 @@ use crate::cli::sending::Sending;
 use crate::cli::session::Session;
 use crate::cli::{Global, out};
 use crate::config::Config;
+use crate::home::write_atomically;
 use crate::worker::child::{self, Sandbox};
 use crate::worker::{Worker, WorkerConfig};
 use crate::{keys, stop, telemetry};
@@ -75,6 +76,9 @@ Examples:
         /// Further nodes to ask when the first does not answer
         #[arg(long = "node", value_name = "URL")]
         nodes: Vec<String>,
+        /// Write this file once a node answers: the worker's account and process id, as JSON
+        #[arg(long, value_name = "FILE")]
+        ready_file: Option<PathBuf>,
         /// Stop when standard input ends
         #[arg(long, hide = true)]
         exit_with_parent: bool,
@@ -184,8 +188,9 @@ pub fn run(args: Args, global: &Global) -> Result<()> {
         }
         WorkerCommand::Run {
             nodes,
+            ready_file,
             exit_with_parent,
-        } => work(nodes, exit_with_parent, global),
+        } => work(nodes, ready_file, exit_with_parent, global),
         WorkerCommand::Compute => child::serve(CPU_SECONDS_MAX),
     }
 }
@@ -258,15 +263,21 @@ fn order(
     out::text(&out::pairs(&lines))
 }
 
-fn work(more: Vec<String>, exit_with_parent: bool, global: &Global) -> Result<()> {
+fn work(
+    more: Vec<String>,
+    ready_file: Option<PathBuf>,
+    exit_with_parent: bool,
+    global: &Global,
+) -> Result<()> {
     let home = global.home()?;
     let key = keys::read(&home.worker_key())
         .context("the worker's key: `proofmill worker register` makes it")?;
     let _log = telemetry::init(
         &Config::default().log,
-        &home.logs().join("worker.log"),
+        &home.logs().join(telemetry::WORKER_FILE_NAME),
         false,
     )?;
+    let id = key.public();
     let mut nodes = vec![global.rpc.clone()];
     nodes.extend(more);
     let config = WorkerConfig {
@@ -307,6 +318,11 @@ fn work(more: Vec<String>, exit_with_parent: bool, global: &Global) -> Result<()
     let handle = stopper.get_or_init(|| handle);
     if asked.load(Ordering::SeqCst) {
         handle.stop();
+    }
+    if let Some(path) = ready_file {
+        let ready = json!({ "worker": id, "pid": std::process::id() });
+        write_atomically(&path, &format!("{ready:#}\n"))
+            .with_context(|| format!("cannot write {}", path.display()))?;
     }
     worker.run()
 }

@@ -63,7 +63,7 @@ impl<'a> Network<'a> {
         &self.ports
     }
 
-    /// Starts the validators, waits until they are ready, and does the same with the workers.
+    /// Starts the validators, waits until they are ready, and starts the workers.
     pub(super) async fn start(&mut self, ports: &[NodePorts]) -> anyhow::Result<()> {
         self.ports = ports.to_vec();
         for index in 0..self.layout.validators() {
@@ -81,16 +81,11 @@ impl<'a> Network<'a> {
             let process = self.launch(self.worker_spec(index)?, &self.layout.worker(index))?;
             self.workers.push(process);
         }
-        let homes = (0..self.layout.workers()).map(|index| self.layout.worker(index));
-        let ready = self
-            .workers
-            .iter()
-            .zip(homes)
-            .map(async |(process, home)| ready(process, &ready_file(&home)).await.map(drop));
-        try_join_all(ready).await.map(drop)
+        Ok(())
     }
 
     /// Waits until every validator has a final block: the first, or the next when the chain goes on.
+    /// Workers have started by then, or failed.
     pub(super) async fn first_block(&self) -> anyhow::Result<()> {
         let goal = if self.layout.is_new() {
             Height::new(1)
@@ -103,7 +98,13 @@ impl<'a> Network<'a> {
         };
         let waits = self.nodes.iter().zip(&self.told);
         let waits = waits.map(|(process, told)| reaches(process, &told.rpc, goal));
-        try_join_all(waits).await.map(drop)
+        try_join_all(waits).await?;
+        for worker in &self.workers {
+            if let Some(status) = worker.status() {
+                return Err(failed(worker, status));
+            }
+        }
+        Ok(())
     }
 
     /// Whether a validator's process runs.
@@ -219,30 +220,28 @@ impl<'a> Network<'a> {
         let own = own.map(|(_, ports)| *ports);
         let own = own.expect("every validator has ports");
         let arguments = [
+            ("--ready-file", ready_file(&home).display().to_string()),
             ("--rpc-listen", format!("127.0.0.1:{}", own.rpc)),
             ("--consensus-listen", at(own.consensus)),
             ("--consensus-peers", others(|ports| ports.consensus)),
             ("--gossip-listen", at(own.gossip)),
             ("--gossip-peers", others(|ports| ports.gossip)),
         ];
-        self.spec(format!("node{index}"), &["start"], &home, &arguments)
+        let log = home.logs().join(telemetry::FILE_NAME);
+        self.spec(format!("node{index}"), &["start"], &home, log, &arguments)
     }
 
+    /// Workers are spread over the validators and know all of them, should one die.
     fn worker_spec(&self, index: u32) -> anyhow::Result<Spec> {
         let home = self.layout.worker(index);
-        let validators = u32::try_from(self.told.len()).unwrap_or(u32::MAX);
-        let node = usize::try_from(index % validators.max(1))?;
-        let node = self
-            .told
-            .get(node)
-            .context("there is no validator to ask")?;
-        let arguments = [("--rpc", node.rpc.clone())];
-        Ok(self.spec(
-            format!("worker{index}"),
-            &["worker", "run"],
-            &home,
-            &arguments,
-        ))
+        let mut nodes: Vec<_> = self.told.iter().map(|told| told.rpc.clone()).collect();
+        let first = usize::try_from(index)?.checked_rem(nodes.len());
+        nodes.rotate_left(first.context("there is no validator to ask")?);
+        let flags = std::iter::once("--rpc").chain(std::iter::repeat("--node"));
+        let arguments: Vec<_> = flags.zip(nodes).collect();
+        let log = home.logs().join(telemetry::WORKER_FILE_NAME);
+        let name = format!("worker{index}");
+        Ok(self.spec(name, &["worker", "run"], &home, log, &arguments))
     }
 
     fn spec(
@@ -250,14 +249,12 @@ impl<'a> Network<'a> {
         name: String,
         command: &[&str],
         home: &Home,
+        log: PathBuf,
         arguments: &[(&str, String)],
     ) -> Spec {
         let mut all: Vec<String> = command.iter().copied().map(String::from).collect();
-        let given = [
-            ("--home", home.path().display().to_string()),
-            ("--ready-file", ready_file(home).display().to_string()),
-        ];
-        for (flag, value) in given.iter().chain(arguments) {
+        all.extend(["--home".into(), home.path().display().to_string()]);
+        for (flag, value) in arguments {
             all.extend([(*flag).into(), value.clone()]);
         }
         all.push("--exit-with-parent".into());
@@ -266,7 +263,7 @@ impl<'a> Network<'a> {
             program: self.program.clone(),
             arguments: all,
             output: home.logs().join("output.log"),
-            log: home.logs().join(telemetry::FILE_NAME),
+            log,
         }
     }
 }
@@ -305,13 +302,7 @@ async fn until<T>(
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            status = process.ended() => {
-                let line = died(name, status, &process.spec.log);
-                match process.tail() {
-                    tail if tail.is_empty() => bail!(line),
-                    tail => return Err(anyhow!(tail).context(line)),
-                }
-            }
+            status = process.ended() => return Err(failed(process, status)),
             _ = looks.tick() => {}
         }
         if let Some(found) = look().await {
@@ -324,5 +315,14 @@ async fn until<T>(
                 process.spec.log.display()
             );
         }
+    }
+}
+
+/// What there is to say about a process that ended before all was ready.
+fn failed(process: &Process, status: ExitStatus) -> anyhow::Error {
+    let line = died(&process.spec.name, status, &process.spec.log);
+    match process.tail() {
+        tail if tail.is_empty() => anyhow!(line),
+        tail => anyhow!(tail).context(line),
     }
 }

@@ -134,7 +134,7 @@ impl Loop {
             };
             tokio::select! {
                 event = self.swarm.select_next_some() => self.on_event(event),
-                Some(verdict) = self.verdicts.next() => self.on_verdict(verdict),
+                Some(verdict) = self.verdicts.next() => self.on_verdict(&verdict),
                 () = redial => self.dial_due(),
                 command = commands.recv() => match command {
                     Some(Command::Publish(topic, bytes)) => self.publish(topic, bytes),
@@ -274,7 +274,7 @@ impl Loop {
         self.verdicts.push(judged.boxed());
     }
 
-    fn on_verdict(&mut self, verdict: Verdict) {
+    fn on_verdict(&mut self, verdict: &Verdict) {
         self.judged_bytes -= verdict.bytes;
         self.conclude(&verdict.message, verdict.peer, verdict.acceptance);
     }

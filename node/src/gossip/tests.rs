@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::slice::from_ref;
 use std::time::Duration;
 
 use libp2p::Multiaddr;
@@ -33,7 +34,7 @@ fn config(seed: u8, listen: &str, peers: &[Multiaddr]) -> GossipConfig {
     }
 }
 
-async fn start(config: GossipConfig) -> Node {
+async fn start(config: &GossipConfig) -> Node {
     let (handle, incoming) = Gossip::start(config).expect("it starts");
     let address = handle.listen_addr().await.expect("it listens");
     Node {
@@ -44,7 +45,7 @@ async fn start(config: GossipConfig) -> Node {
 }
 
 async fn node(seed: u8, peers: &[Multiaddr]) -> Node {
-    start(config(seed, "/ip4/127.0.0.1/tcp/0", peers)).await
+    start(&config(seed, "/ip4/127.0.0.1/tcp/0", peers)).await
 }
 
 async fn in_time<T>(what: impl Future<Output = T>) -> T {
@@ -79,7 +80,7 @@ impl Node {
 /// Four nodes in a ring with one chord: a message has several ways to each node.
 async fn ring() -> [Node; 4] {
     let a = node(1, &[]).await;
-    let b = node(2, &[a.address.clone()]).await;
+    let b = node(2, from_ref(&a.address)).await;
     let c = node(3, &[a.address.clone(), b.address.clone()]).await;
     let d = node(4, &[a.address.clone(), c.address.clone()]).await;
     a.meets(3).await;
@@ -121,7 +122,7 @@ async fn a_message_reaches_every_node_exactly_once() {
             .publish(Topic::Transactions, last.clone())
             .expect("is sent");
         for node in [&mut b, &mut c, &mut d] {
-            assert_eq!(node.accept_until(&last).await, [last.clone()]);
+            assert_eq!(node.accept_until(&last).await, *from_ref(&last));
             assert_eq!(node.handle.counts().received, sent.len() as u64 + 1);
             node.handle.stop().await;
         }
@@ -133,8 +134,8 @@ async fn a_message_reaches_every_node_exactly_once() {
 /// Three nodes in a row: what the last one gets the middle one has passed on.
 async fn row() -> [Node; 3] {
     let a = node(1, &[]).await;
-    let b = node(2, &[a.address.clone()]).await;
-    let c = node(3, &[b.address.clone()]).await;
+    let b = node(2, from_ref(&a.address)).await;
+    let c = node(3, from_ref(&b.address)).await;
     a.meets(1).await;
     b.meets(2).await;
     c.meets(1).await;
@@ -225,7 +226,7 @@ async fn what_was_published_alone_reaches_the_first_peer() {
         a.handle
             .publish(Topic::Transactions, b"early".to_vec())
             .expect("is kept");
-        let mut b = node(2, &[a.address.clone()]).await;
+        let mut b = node(2, from_ref(&a.address)).await;
         assert_eq!(b.accept_until(b"early").await, [b"early".to_vec()]);
     })
     .await;
@@ -235,12 +236,12 @@ async fn what_was_published_alone_reaches_the_first_peer() {
 async fn a_restarted_peer_is_dialled_again() {
     in_time(async {
         let b = node(2, &[]).await;
-        let a = node(1, std::slice::from_ref(&b.address)).await;
+        let a = node(1, from_ref(&b.address)).await;
         a.meets(1).await;
         let (address, id) = (b.address.to_string(), b.handle.id());
         b.handle.stop().await;
         a.meets(0).await;
-        let mut b = start(config(2, &address, &[])).await;
+        let mut b = start(&config(2, &address, &[])).await;
         assert_eq!(b.handle.id(), id);
         a.meets(1).await;
         a.handle
@@ -255,9 +256,9 @@ async fn a_restarted_peer_is_dialled_again() {
 async fn nodes_of_another_chain_are_let_go() {
     in_time(async {
         let a = node(1, &[]).await;
-        let mut other = config(2, "/ip4/127.0.0.1/tcp/0", std::slice::from_ref(&a.address));
+        let mut other = config(2, "/ip4/127.0.0.1/tcp/0", from_ref(&a.address));
         other.genesis = Hash::of("test/another", &[]);
-        let b = start(other).await;
+        let b = start(&other).await;
         let mut peers = b.handle.watch_peers();
         peers
             .wait_for(|peers| !peers.is_empty())
@@ -273,7 +274,7 @@ async fn nodes_of_another_chain_are_let_go() {
 async fn an_address_in_use_is_an_error_at_once() {
     in_time(async {
         let a = node(1, &[]).await;
-        let second = Gossip::start(config(2, &a.address.to_string(), &[]));
+        let second = Gossip::start(&config(2, &a.address.to_string(), &[]));
         assert!(matches!(second, Err(GossipError::Listen { .. })));
     })
     .await;

@@ -4,21 +4,18 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use proofmill_chain::crypto::sign::SecretKey;
 use proofmill_chain::crypto::verify::{Item, verify};
 use proofmill_chain::types::account::Account;
-use proofmill_chain::types::block::{Block, Certificate, CommitSignature, Header};
-use proofmill_chain::types::hash::{AccountId, Blob, Hash, Signature, VrfOutput, VrfProof};
+use proofmill_chain::types::block::Block;
+use proofmill_chain::types::hash::{AccountId, Blob, Hash};
 use proofmill_chain::types::params::Params;
 use proofmill_chain::types::receipt::{Failure, Outcome, Receipt};
 use proofmill_chain::types::task::{
-    Attestation, AttestationMessage, Mode, Moment, Phase, Requirements, ResultClaim, ResultStatus,
-    Seat, Settlement, SignedAttestation, Statement, Task,
+    Attestation, AttestationMessage, Phase, SignedAttestation, Statement, Task,
 };
-use proofmill_chain::types::transaction::{Action, SignedTransaction, Transaction};
-use proofmill_chain::types::units::{Amount, Gas, Height, Nonce, Round, Weight};
-use proofmill_chain::types::validator::{Validator, ValidatorSet};
-use proofmill_chain::types::worker::{Reputation, Worker, WorkerTerms};
+use proofmill_chain::types::transaction::SignedTransaction;
+use proofmill_chain::types::units::{Amount, Height, Nonce};
+use proofmill_chain::types::worker::Worker;
 use proofmill_rpc::api::{
     AccountView, AttestationSent, BlockRef, BlockSummary, BlockView, HeadView, Include, NodeHealth,
     NodeInfo, ReceiptView, SendStatus, TaskContext, TaskCursor, TaskFilter, TaskPage, TaskResult,
@@ -29,13 +26,9 @@ use proofmill_rpc::error::{Code, Error};
 use proofmill_rpc::port::{Query, Submit};
 use tokio::sync::Notify;
 
-pub(crate) fn key(seed: u8) -> SecretKey {
-    SecretKey::from_seed(&[seed; 32])
-}
-
-fn hash(text: &str) -> Hash {
-    Hash::of("example/", &[text.as_bytes()])
-}
+use super::sample::{
+    block, certificate, finished, hash, key, params, seats, signed, task, validators, workers,
+};
 
 /// What stands behind the ports.
 pub(crate) struct Ledger {
@@ -107,205 +100,6 @@ impl Ledger {
         let missing = || Error::new(Code::NotFound, format!("no task {id}"));
         self.tasks.iter().find(|t| t.id == id).ok_or_else(missing)
     }
-}
-
-fn params() -> Params {
-    Params {
-        block_bytes_max: 4 << 20,
-        block_transactions_max: 20_000,
-        block_attestations_max: 1_000,
-        block_program_bytes_max: 2 << 20,
-        base_fee: Amount::new(8),
-        assign_delay: 2,
-        seats_per_block_max: 100,
-        timeouts_per_block_max: 100,
-        commit_window_blocks: 20,
-        commit_window_ms: 10_000,
-        commit_gas_per_ms: 100_000,
-        reveal_window_blocks: 10,
-        reveal_window_ms: 5_000,
-        redraws_max: 2,
-        block_ms_max: 2_000,
-        wait_max: 1_000,
-        worker_activation_blocks: 2,
-        worker_collateral_min: Amount::new(1_000_000_000),
-        seat_bond_min: Amount::new(1_000_000),
-        workers_max: 1_000,
-        tasks_live_max: 1_000,
-        replicas_max: 7,
-        task_gas_max: Gas::new(10_000_000_000),
-        task_memory_pages_max: 1_024,
-        task_steps_max: 1_000_000,
-        step_gas_max: Gas::new(100_000_000),
-        share_workers: 8_800,
-        share_audits: 500,
-        share_validators: 400,
-    }
-}
-
-fn signed(genesis: &Hash, nonce: u64, grain: u64) -> SignedTransaction {
-    let transaction = Transaction {
-        chain: genesis.prefix(),
-        sender: key(11).public(),
-        nonce: Nonce::new(nonce),
-        max_fee: Amount::new(5_000),
-        tip: Amount::new(100),
-        expires_at: Height::new(100),
-        sponsor: None,
-        action: Action::Transfer {
-            to: key(12).public(),
-            amount: Amount::new(grain),
-        },
-    };
-    let signature = key(11).sign(&transaction.sign_bytes(genesis));
-    SignedTransaction {
-        transaction,
-        signature,
-        sponsor_signature: None,
-    }
-}
-
-fn validators() -> ValidatorSet {
-    let one = |seed: u8, power: u64| Validator {
-        key: key(seed).public(),
-        beacon_key: key(seed + 1).public(),
-        reward: key(seed + 2).public(),
-        power: Weight::new(power),
-    };
-    ValidatorSet::new(vec![one(31, 200), one(35, 100)]).expect("a set")
-}
-
-fn block(genesis: &Hash) -> Block {
-    let set = validators();
-    let header = Header {
-        chain: *genesis,
-        height: Height::new(5),
-        round: Round::new(0),
-        time_ms: 1_767_225_600_000,
-        parent: hash("parent"),
-        proposer: key(31).public(),
-        transactions_root: hash("transactions"),
-        assignments_root: hash("assignments"),
-        attestations_root: hash("attestations"),
-        evidence_root: Hash::ZERO,
-        receipts_root: hash("receipts"),
-        state_root: hash("state"),
-        validators_hash: set.hash(),
-        next_validators_hash: set.hash(),
-        params_hash: params().hash(),
-        base_fee: Amount::new(8),
-        beacon_output: VrfOutput::new([1; 64]),
-        beacon_proof: VrfProof::new([2; 80]),
-        last_certificate_hash: hash("certificate"),
-    };
-    Block {
-        proposer_signature: key(31).sign(header.hash().as_bytes()),
-        header,
-        transactions: vec![signed(genesis, 0, 250), signed(genesis, 1, u64::MAX)],
-        assignments: Vec::new(),
-        attestations: Vec::new(),
-        outputs: Vec::new(),
-        last_certificate: None,
-    }
-}
-
-fn certificate(block: &Block) -> Certificate {
-    Certificate {
-        height: block.header.height,
-        round: Round::new(0),
-        block: block.header.hash(),
-        signatures: vec![CommitSignature {
-            validator: key(31).public(),
-            signature: Signature::new([3; 64]),
-        }],
-    }
-}
-
-fn claim() -> ResultClaim {
-    ResultClaim {
-        output_hash: Blob::new(b"42".to_vec()).hash(),
-        trace_root: hash("trace"),
-        gas: Gas::new(1_234_567),
-        status: ResultStatus::Done,
-    }
-}
-
-fn seats() -> Vec<Seat> {
-    let seat = |worker: u8, draw: u8| Seat {
-        worker: key(worker).public(),
-        operator: key(worker + 1).public(),
-        draw,
-        bond: Amount::new(1_000_000),
-        drawn: Moment {
-            height: Height::new(3),
-            time_ms: 3_000,
-        },
-        commitment: Some(hash("commitment")),
-        claim: Some(claim()),
-    };
-    vec![seat(21, 0), seat(23, 0)]
-}
-
-fn finished() -> Phase {
-    Phase::Final {
-        at: Height::new(5),
-        claim: claim(),
-        settlement: Settlement {
-            gas: claim().gas,
-            per_seat: Amount::new(108),
-            validators: Amount::new(9),
-            burned: Amount::new(10),
-            refunded: Amount::new(1_765),
-        },
-    }
-}
-
-fn task(name: &str, at: u64, phase: Phase, seats: Vec<Seat>) -> Task {
-    let over = phase.is_over();
-    Task {
-        id: hash(name),
-        requester: key(11).public(),
-        program: Blob::new(b"\0asm".to_vec()).hash(),
-        input: Blob::new(b"six times seven".to_vec()).hash(),
-        gas_limit: Gas::new(10_000_000),
-        memory_pages: 16,
-        mode: Mode::Replicated { replicas: 2 },
-        price_per_mgas: Amount::new(100),
-        insured_value: Amount::new(2_000_000),
-        requirements: Requirements::default(),
-        wait_until: Height::new(100),
-        escrow: Amount::new(if over { 0 } else { 2_000 }),
-        submitted_at: Height::new(at),
-        index: 0,
-        phase,
-        seats,
-        missed: Vec::new(),
-        draws: u8::from(over),
-        eligible_last: 0,
-    }
-}
-
-fn workers() -> Vec<Worker> {
-    let worker = |seed: u8| Worker {
-        id: key(seed).public(),
-        operator: key(seed + 1).public(),
-        terms: WorkerTerms {
-            price_per_mgas: Amount::new(50),
-            gas_limit_max: Gas::new(1_000_000_000),
-            memory_pages_max: 256,
-            tags: vec!["simd".into()],
-            active: true,
-        },
-        collateral: Amount::new(5_000_000_000),
-        locked: Amount::new(1_000_000),
-        seats: 1,
-        registered_at: Height::new(0),
-        retiring: false,
-        reputation: Reputation::default(),
-    };
-    let mut workers: Vec<_> = [21, 23, 25].into_iter().map(worker).collect();
-    workers.sort_by_key(|worker| std::cmp::Reverse(worker.id));
-    workers
 }
 
 #[async_trait]

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 mod ledger;
+mod sample;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,7 +15,8 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-pub(crate) use ledger::{Ledger, key};
+pub(crate) use ledger::Ledger;
+pub(crate) use sample::key;
 
 /// A running server.
 pub(crate) struct Running {
