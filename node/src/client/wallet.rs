@@ -463,7 +463,7 @@ mod tests {
         let signed = with(exact).expect("exactly the fee");
         assert_eq!(signed.transaction.max_fee, exact);
         let less = Amount::new(exact.get() - 1);
-        let refused = with(less).err().expect("less than the fee");
+        let refused = with(less).expect_err("less than the fee");
         assert!(
             matches!(refused, Error::MaxFee { needed, max_fee } if needed == exact && max_fee == less)
         );

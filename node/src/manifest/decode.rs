@@ -188,7 +188,7 @@ mod tests {
     use super::{DecodeError, Value};
     use crate::manifest::Manifest;
 
-    fn manifest(output: serde_json::Value, derived: serde_json::Value) -> Manifest {
+    fn manifest(output: &serde_json::Value, derived: &serde_json::Value) -> Manifest {
         let text = json!({
             "program": "p.wasm", "input": [], "gas_limit": "1", "memory_pages": 1, "replicas": 1,
             "price_per_mgas": "1", "wait_max": 1, "output": output, "derived": derived,
@@ -199,12 +199,12 @@ mod tests {
     #[test]
     fn every_type_is_read() {
         let manifest = manifest(
-            json!([
+            &json!([
                 { "name": "a", "type": "u8" }, { "name": "b", "type": "u32" },
                 { "name": "c", "type": "i32" }, { "name": "d", "type": "u64" },
                 { "name": "e", "type": "i64" }, { "name": "f", "type": "bytes" },
             ]),
-            json!([]),
+            &json!([]),
         );
         let mut output = vec![0xff];
         output.extend(0xffff_fffe_u32.to_le_bytes());
@@ -230,8 +230,8 @@ mod tests {
     #[test]
     fn an_output_of_another_length_is_named() {
         let manifest = manifest(
-            json!([{ "name": "a", "type": "u8" }, { "name": "b", "type": "u32" }]),
-            json!([]),
+            &json!([{ "name": "a", "type": "u8" }, { "name": "b", "type": "u32" }]),
+            &json!([]),
         );
         assert_eq!(
             manifest.decode(&[1, 2, 3]),
@@ -247,8 +247,8 @@ mod tests {
     #[test]
     fn a_ratio_is_a_percentage_with_two_decimals() {
         let manifest = manifest(
-            json!([{ "name": "part", "type": "i64" }, { "name": "whole", "type": "u64" }]),
-            json!([{ "name": "share", "ratio": ["part", "whole"] }]),
+            &json!([{ "name": "part", "type": "i64" }, { "name": "whole", "type": "u64" }]),
+            &json!([{ "name": "share", "ratio": ["part", "whole"] }]),
         );
         let share = |part: i64, whole: u64| {
             let output = [part.to_le_bytes(), whole.to_le_bytes()].concat();
@@ -275,7 +275,7 @@ mod tests {
 
     #[test]
     fn an_output_without_fields_is_left_as_it_is() {
-        let answer = manifest(json!([]), json!([])).decode(b"anything");
+        let answer = manifest(&json!([]), &json!([])).decode(b"anything");
         assert_eq!(answer.expect("nothing to read").fields, []);
     }
 }
