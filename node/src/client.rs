@@ -25,7 +25,7 @@ mod calls;
 mod wallet;
 
 pub use calls::Client;
-pub use wallet::{EXPIRES_IN, HALT_MAX, Options, Sent, Wallet, fee, spends};
+pub use wallet::{EXPIRES_IN, HALT_MAX, Options, RACES_MAX, Sent, Wallet, fee, spends};
 
 use std::time::{Duration, Instant};
 

@@ -56,13 +56,16 @@ pub enum KeysCommand {
 pub fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     let home = global.home()?;
     match args.command {
-        KeysCommand::New { name } => new(&home, &name, global.json),
+        KeysCommand::New { name } => {
+            let key = new(&home, &name)?;
+            print(&view(&home, &name, &key, false), global.json)
+        }
         KeysCommand::Show { name, secret } => show(&home, &name, secret, global.json),
         KeysCommand::List => list(&home, global.json),
     }
 }
 
-fn new(home: &Home, name: &str, json: bool) -> anyhow::Result<()> {
+fn new(home: &Home, name: &str) -> anyhow::Result<SecretKey> {
     keys::check_name(name)?;
     if dev_keys::named(name).is_some() {
         bail!("`{name}` is the name of a development key, which everybody has: choose another");
@@ -70,7 +73,7 @@ fn new(home: &Home, name: &str, json: bool) -> anyhow::Result<()> {
     let path = home.accounts().join(format!("{name}.json"));
     let key = keys::generate()?;
     keys::write_new(&path, &key)?;
-    print(&view(home, name, &key, false), json)
+    Ok(key)
 }
 
 fn show(home: &Home, name: &str, secret: bool, json: bool) -> anyhow::Result<()> {
@@ -156,22 +159,21 @@ mod tests {
     fn a_new_key_gets_a_name_of_its_own() {
         let folder = tempfile::tempdir().expect("a folder");
         let home = Home::new(folder.path());
-        new(&home, "alice", true).expect("made");
-        let again = new(&home, "alice", true)
-            .expect_err("it exists")
-            .to_string();
+        new(&home, "alice").expect("made");
+        let again = new(&home, "alice").expect_err("it exists").to_string();
         assert!(again.contains("never overwritten"), "{again}");
-        let taken = new(&home, "dev0", true).expect_err("reserved").to_string();
+        let taken = new(&home, "dev0").expect_err("reserved").to_string();
         assert!(taken.contains("development key"), "{taken}");
-        assert!(new(&home, "../x", true).is_err());
+        assert!(new(&home, "../x").is_err());
     }
 
     #[test]
     fn the_seed_is_shown_only_when_asked_for() {
         let folder = tempfile::tempdir().expect("a folder");
         let home = Home::new(folder.path());
-        new(&home, "alice", true).expect("made");
-        let key = key_file(&home, "alice").expect("read").expect("there");
+        let key = new(&home, "alice").expect("made");
+        let read = key_file(&home, "alice").expect("read").expect("there");
+        assert_eq!(read.seed(), key.seed());
         let digits = hex::encode(key.seed());
         let shown = |secret| format!("{:?}", view(&home, "alice", &key, secret));
         assert!(!shown(false).contains(&digits) && shown(true).contains(&digits));

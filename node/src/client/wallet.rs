@@ -17,6 +17,8 @@ use crate::client::{Client, Error, LOOK_EVERY, Patience};
 pub const EXPIRES_IN: u64 = 100;
 /// How long a chain may stand still before waiting for it ends.
 pub const HALT_MAX: Duration = Duration::from_secs(60);
+/// How often a transaction is made again because its nonce was taken meanwhile.
+pub const RACES_MAX: u32 = 5;
 
 /// How a transaction is sent.
 #[derive(Clone, Debug)]
@@ -152,18 +154,19 @@ impl Wallet {
         Ok(signed)
     }
 
-    /// Makes, signs and sends a transaction; makes it again, once, when another transaction of
-    /// the account took its nonce meanwhile.
+    /// Makes, signs and sends a transaction; makes it again when another transaction of the
+    /// account took its nonce meanwhile, up to [`RACES_MAX`] times.
     ///
     /// # Errors
     /// As [`Wallet::build`], and when the node refuses the transaction.
     pub fn send(&self, action: &Action, options: &Options) -> Result<Sent, Error> {
-        let signed = self.build(action, options)?;
-        match self.submit(&signed) {
-            Err(error) if self.has_raced(&error, &signed)? => {
-                self.submit(&self.build(action, options)?)
+        let mut races = 0;
+        loop {
+            let signed = self.build(action, options)?;
+            match self.submit(&signed) {
+                Err(error) if races < RACES_MAX && self.has_raced(&error, &signed)? => races += 1,
+                answer => return answer,
             }
-            answer => answer,
         }
     }
 

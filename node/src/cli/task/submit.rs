@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use proofmill_chain::types::hash::Hash;
 use proofmill_chain::types::transaction::Action;
-use proofmill_chain::types::units::Amount;
+use proofmill_chain::types::units::{Amount, SUPPLY_MAX};
 use proofmill_rpc::api::{LIST_MAX, ReceiptResult, ReceiptView, TaskFilter};
 use serde_json::json;
 
@@ -45,13 +45,16 @@ pub struct Submit {
 pub(crate) fn run(args: &Submit, global: &Global) -> anyhow::Result<()> {
     // Files first: what is wrong with them costs nothing.
     let order = Order::read(&args.order)?;
+    let action = Action::SubmitTask(order.spec.clone());
+    let escrow = spends(&action);
+    if escrow.get() >= SUPPLY_MAX {
+        bail!("price, gas limit and replicas make an escrow that no account can hold");
+    }
     let session = Session::open(global)?;
     let wallet = wallet(&session, args.from.as_deref())?;
     let options = args.sending.options(&session)?;
     let started = Instant::now();
     let published = publish(&session, &wallet, &order, &options)?;
-    let action = Action::SubmitTask(order.spec.clone());
-    let escrow = spends(&action);
     let sent = wallet.send(&action, &options)?;
     let task = sent.transaction;
     let follow = args.wait || args.out.is_some();

@@ -93,7 +93,11 @@ impl Told {
         view: &TaskView,
         name: impl Fn(&AccountId) -> String,
     ) -> Vec<(String, bool)> {
-        let names = |ids: &[AccountId]| ids.iter().map(&name).collect::<Vec<_>>().join(", ");
+        let names = |ids: &[AccountId]| {
+            let mut names: Vec<_> = ids.iter().map(&name).collect();
+            names.sort_unstable();
+            names.join(", ")
+        };
         let mut lines = Vec::new();
         let mut drawn: Vec<_> = view.task.seats.iter().map(|seat| seat.worker).collect();
         drawn.sort_unstable();
@@ -243,7 +247,7 @@ mod tests {
             8,
         );
         assert_eq!(drawn.len(), 2);
-        assert!(drawn[0] == "drawn: worker1, worker2" || drawn[0] == "drawn: worker2, worker1");
+        assert_eq!(drawn[0], "drawn: worker1, worker2");
         let one = || vec![seat(1, true, false), seat(2, false, false)];
         let committed = lines(task(committing(), one()), 9);
         assert_eq!(committed, ["committed 1/2: worker2 computing"]);
