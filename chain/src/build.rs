@@ -17,7 +17,8 @@ use crate::types::task::AttestationMessage;
 use crate::types::transaction::{Action, SignedTransaction};
 use crate::types::units::Round;
 
-/// What a proposer has to build from. Signatures are taken as verified.
+/// What a proposer has to build from, as a mempool admits it: [`check::check_transaction`],
+/// [`check::check_attestation`] and the signatures are taken as passed and not looked at again.
 #[derive(Clone, Debug, Default)]
 pub struct Candidates {
     /// Transactions in the order of preference, each sender's by nonce.

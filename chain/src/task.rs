@@ -398,12 +398,21 @@ pub fn cancel(task: &mut Task, height: Height) -> Vec<Effect> {
     effects
 }
 
+/// Ends an open task that has waited long enough, after a draw found too few workers for it.
+///
+/// Rule (protocol §4): what does not fit into a block's budget waits with its window stopped. So a
+/// wait is over only where a draw was tried in vain, never because nobody came round to trying.
+pub fn give_up(task: &mut Task, height: Height) -> Vec<Effect> {
+    if task.phase == Phase::Open && height > task.wait_until {
+        expire(task, height, ExpiryReason::NoWorkers)
+    } else {
+        Vec::new()
+    }
+}
+
 /// Applies every deadline that has passed.
 pub fn tick(task: &mut Task, now: Moment, params: &Params) -> Vec<Effect> {
     match task.phase {
-        Phase::Open if now.height > task.wait_until => {
-            expire(task, now.height, ExpiryReason::NoWorkers)
-        }
         Phase::Committing { vacant_since } => {
             let stale = vacant_since
                 .is_some_and(|since| has_passed(commit_deadline(task, since, params), now));

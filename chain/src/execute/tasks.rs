@@ -46,6 +46,9 @@ impl Executor<'_> {
             };
             if self.draw(&mut task, vacant)? {
                 budget = rest;
+            } else {
+                let effects = task::give_up(&mut task, self.now.height);
+                self.apply_effects(effects)?;
             }
             self.store_task(task, false)?;
         }

@@ -17,6 +17,12 @@ use crate::types::worker::{Reputation, Worker, WorkerTerms};
 
 /// Longest chain id, in bytes.
 pub const CHAIN_ID_BYTES_MAX: usize = 32;
+/// Encoded bytes of a block apart from its lists and its certificate's signatures, rounded up.
+const BLOCK_FRAME_BYTES: u64 = 1024;
+/// Encoded bytes of an assignment.
+const ASSIGNMENT_BYTES: u64 = 65;
+/// Encoded bytes of a signature in a certificate.
+const COMMIT_SIGNATURE_BYTES: u64 = 96;
 /// A chain whose id begins so may use the well-known development keys.
 pub const DEVNET_PREFIX: &str = "devnet";
 
@@ -249,8 +255,21 @@ impl Genesis {
                 "at most 4194304",
             );
         }
+        // Rule (protocol §4): no state of the chain may make a valid next block impossible. What a
+        // proposer cannot leave out, the draws and the parent's certificate, must always fit.
+        let signatures = (self.validators.len() as u64).saturating_mul(COMMIT_SIGNATURE_BYTES);
+        let forced = u64::from(p.seats_per_block_max)
+            .saturating_mul(ASSIGNMENT_BYTES)
+            .saturating_add(signatures)
+            .saturating_add(BLOCK_FRAME_BYTES);
+        if u64::from(p.block_bytes_max) < forced {
+            return refuse(
+                "block_bytes_max",
+                p.block_bytes_max.into(),
+                "at least 1024 + 96 per validator + 65 per seat of seats_per_block_max",
+            );
+        }
         let positive = [
-            ("block_bytes_max", u64::from(p.block_bytes_max)),
             ("block_transactions_max", p.block_transactions_max.into()),
             ("block_attestations_max", p.block_attestations_max.into()),
             ("assign_delay", p.assign_delay),
@@ -278,6 +297,13 @@ impl Genesis {
         // A record holds 32 bytes per worker and 56 per task and stays below RECORD_BYTES_MAX.
         if p.workers_max > 16_384 {
             return refuse("workers_max", p.workers_max.into(), "at most 16384");
+        }
+        if self.workers.len() > p.workers_max as usize {
+            return refuse(
+                "workers_max",
+                p.workers_max.into(),
+                "at least as many as there are workers in genesis",
+            );
         }
         if p.tasks_live_max > 16_384 {
             return refuse("tasks_live_max", p.tasks_live_max.into(), "at most 16384");

@@ -341,7 +341,8 @@ pub struct Task {
     pub insured_value: Amount,
     /// Who may be drawn.
     pub requirements: Requirements,
-    /// The last height at which it may still wait for its first workers.
+    /// The last height at which it waits for its first workers; the first draw after it that finds
+    /// too few ends the task.
     pub wait_until: Height,
     /// What it holds; zero when it is over.
     pub escrow: Amount,
