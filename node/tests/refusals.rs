@@ -436,7 +436,7 @@ fn a_damaged_or_foreign_home_is_refused_with_what_to_do_and_the_good_one_goes_on
 
     let advice = [
         "the data directory is damaged",
-        "synchronise again from the network",
+        "fetches the chain from its peers",
     ];
     let damaged = copy_of(&node);
     assert_eq!(damage(&damaged, |name| name.starts_with("MANIFEST")), 1);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// The content of a node's ready file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeReady {
-    /// Where its JSON-RPC server answers, as `http://127.0.0.1:26650`.
+    /// Where its JSON-RPC server answers, as `http://127.0.0.1:26650/rpc`.
     pub rpc: String,
     /// Where its gossip listens.
     pub gossip: String,

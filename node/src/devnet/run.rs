@@ -124,8 +124,9 @@ async fn start(
 ) -> anyhow::Result<()> {
     let count = network.layout().validators();
     tell(Event::Progress(format!(
-        "starting {count} validators and {} workers in {}",
-        network.layout().workers(),
+        "starting {} and {} in {}",
+        counted(count, "validator"),
+        counted(network.layout().workers(), "worker"),
         network.layout().path().display()
     )))?;
     let mut tries = 1;
@@ -188,6 +189,13 @@ async fn watch_over(
         if !network.has_validators() {
             bail!("no validator is left: everything stops");
         }
+    }
+}
+
+fn counted(count: u32, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
     }
 }
 

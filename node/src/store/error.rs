@@ -8,8 +8,8 @@ use proofmill_chain::types::genesis::GenesisError;
 use proofmill_chain::types::hash::Hash;
 
 /// What to do about damaged data.
-pub const CORRUPTION_ADVICE: &str = "restore the data directory from a backup, or remove it and \
-     synchronise again from the network; keep the validator's signing state, which is not in it";
+pub const CORRUPTION_ADVICE: &str = "move the database directory away, keep the consensus log beside it, and start again: the \
+     node fetches the chain from its peers";
 
 /// Why the store cannot do what was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -30,7 +30,7 @@ fn assert_damage(error: &StoreError, part: &str) {
     assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
     let text = error.to_string();
     assert!(text.contains(part), "{text}");
-    assert!(text.contains("restore the data directory from a backup"));
+    assert!(text.contains("move the database directory away"));
     assert!(text.contains("synchronise again"));
 }
 
