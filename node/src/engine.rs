@@ -344,6 +344,21 @@ impl Engine {
         Ok((built.hash, codec::encode(&built.block)))
     }
 
+    /// Keeps a proposal until its height is decided. Blocking; durable when it returns.
+    ///
+    /// # Errors
+    /// When the disk fails; that stops the node.
+    pub fn keep_undecided(
+        &self,
+        height: Height,
+        round: Round,
+        block: &Hash,
+        bytes: &[u8],
+    ) -> Result<(), StoreError> {
+        let kept = self.store.put_undecided(height, round, block, bytes);
+        self.watched(kept, |_| true)
+    }
+
     /// Makes a decided block the head. Blocking; durable when it returns.
     ///
     /// # Errors

@@ -1,5 +1,8 @@
 //! What the process needs of the system, checked before anything is opened.
 
+use std::path::Path;
+
+use rustix::fs::statvfs;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Fewest open files with which a node runs: the database alone keeps hundreds open.
@@ -7,8 +10,12 @@ pub const FILES_MIN: u64 = 1_024;
 /// Open files that a node asks for when the system allows as many.
 pub const FILES_WANTED: u64 = 65_536;
 
+/// A node stops while there is still this much room on its disk, in bytes: enough to write what is
+/// under way and to close the database.
+pub const DISK_FREE_MIN: u64 = 32 << 20;
+
 /// Why the process may not run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LimitError {
     /// Too few files may be open.
     #[error(
@@ -18,6 +25,24 @@ pub enum LimitError {
     Files {
         /// How many may be.
         allowed: u64,
+    },
+    /// The disk is full, or nearly.
+    #[error(
+        "the disk of {path} has {free} bytes left and a node stops below {DISK_FREE_MIN}: free some and start again"
+    )]
+    Disk {
+        /// The directory.
+        path: String,
+        /// What is left.
+        free: u64,
+    },
+    /// The system does not tell.
+    #[error("the room on the disk of {path} is unknown: {reason}")]
+    Unknown {
+        /// The directory.
+        path: String,
+        /// What the system says.
+        reason: String,
     },
 }
 
@@ -45,6 +70,23 @@ pub fn raise_open_files() -> Result<u64, LimitError> {
     Ok(allowed)
 }
 
+/// Checks that a directory's disk has room.
+///
+/// # Errors
+/// When less than [`DISK_FREE_MIN`] is left for this user, or the system does not tell.
+pub fn check_disk(directory: &Path) -> Result<(), LimitError> {
+    let path = || directory.display().to_string();
+    let disk = statvfs(directory).map_err(|error| LimitError::Unknown {
+        path: path(),
+        reason: error.to_string(),
+    })?;
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if free < DISK_FREE_MIN {
+        return Err(LimitError::Disk { path: path(), free });
+    }
+    Ok(())
+}
+
 /// The soft limit to have, never below the present one.
 fn goal(current: u64, maximum: u64) -> u64 {
     current.max(FILES_WANTED.min(maximum))
@@ -52,7 +94,23 @@ fn goal(current: u64, maximum: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{FILES_MIN, FILES_WANTED, LimitError, goal, raise_open_files};
+    use std::path::Path;
+
+    use super::{
+        DISK_FREE_MIN, FILES_MIN, FILES_WANTED, LimitError, check_disk, goal, raise_open_files,
+    };
+
+    #[test]
+    fn a_disk_with_room_is_told_from_one_without() {
+        // Nothing can be stored in /proc, and its file system says so.
+        let refused = check_disk(Path::new("/proc")).expect_err("no room in /proc");
+        assert!(matches!(refused, LimitError::Disk { free: 0, .. }));
+        assert!(refused.to_string().contains(&DISK_FREE_MIN.to_string()));
+        let gone = check_disk(Path::new("/no/such/place")).expect_err("no such place");
+        assert!(matches!(gone, LimitError::Unknown { .. }));
+        let here = tempfile::tempdir().expect("a directory");
+        assert_eq!(check_disk(here.path()), Ok(()));
+    }
 
     #[test]
     fn the_soft_limit_is_raised_no_further_than_allowed() {

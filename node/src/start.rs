@@ -20,11 +20,14 @@ use crate::gossip::{Gossip, GossipConfig, Incoming};
 use crate::home::{Home, write_atomically};
 use crate::query::NodePort;
 use crate::store::Store;
-use crate::{genesis_file, keys};
+use crate::{genesis_file, keys, limits};
 
 /// How long a round waits for its proposal: a block of the largest size is built, sent and judged
 /// within it on two busy cores.
 const PROPOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How often the room on the disk is looked at.
+const DISK_LOOK: Duration = Duration::from_secs(1);
 
 /// What a ready file says.
 #[derive(Serialize)]
@@ -45,6 +48,7 @@ pub async fn run(
     ready_file: Option<PathBuf>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<()> {
+    limits::check_disk(home.path())?;
     let engine = open_engine(&home, &config).await?;
     let network_seed = keys::read(&home.node_key()).context("node key")?.seed();
     let (gossip, incoming) = Gossip::start(&GossipConfig {
@@ -118,6 +122,7 @@ pub async fn run(
             Ok(())
         }
         reason = engine.trouble() => bail_with(&reason),
+        full = disk_full(&home) => Err(anyhow::Error::new(full)),
         ended = handle.stopped() => match ended {
             Ok(()) => bail_with("consensus ended without being asked to"),
             Err(error) => Err(anyhow::Error::new(error)),
@@ -142,6 +147,16 @@ pub async fn run(
         Err(error) => tracing::error!("the node stops: {error:#}"),
     }
     outcome
+}
+
+/// Resolves when the disk is nearly full: the node stops while it can still close everything.
+async fn disk_full(home: &Home) -> limits::LimitError {
+    loop {
+        tokio::time::sleep(DISK_LOOK).await;
+        if let Err(error) = limits::check_disk(home.path()) {
+            return error;
+        }
+    }
 }
 
 fn bail_with(what: &str) -> Result<()> {

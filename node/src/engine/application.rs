@@ -117,8 +117,7 @@ impl Application for ConsensusPort {
 
     fn store_undecided(&self, proposal: &UndecidedProposal) -> Result<(), AppError> {
         self.0
-            .store()
-            .put_undecided(
+            .keep_undecided(
                 proposal.height,
                 proposal.round,
                 &proposal.hash,
