@@ -31,7 +31,7 @@ fn assert_damage(error: &StoreError, part: &str) {
     let text = error.to_string();
     assert!(text.contains(part), "{text}");
     assert!(text.contains("move the database directory away"));
-    assert!(text.contains("synchronise again"));
+    assert!(text.contains("fetches the chain from its peers"));
 }
 
 #[test]
