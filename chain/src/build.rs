@@ -36,9 +36,10 @@ pub struct Built {
     pub block: Block,
     /// Its hash.
     pub hash: Hash,
-    /// Transactions that can never be included after this parent, with the reason.
+    /// Transactions that do not fit this parent, with the reason; one whose nonce is ahead may fit
+    /// a later one.
     pub refused: Vec<(Hash, Inadmissible)>,
-    /// Attestations that are void on this parent.
+    /// Attestations that are void on this parent; a reveal that is early may be good on a later one.
     pub void: Vec<(Hash, Void)>,
 }
 
