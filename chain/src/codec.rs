@@ -4,6 +4,8 @@
 //! same bytes, so a hash of the bytes names the value.
 
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian, NoLimit};
+use bincode::enc::write::Writer;
+use bincode::error::EncodeError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -54,12 +56,16 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 /// # Panics
 /// Never: see [`encode`].
 pub fn encode_into<T: Serialize>(value: &T, bytes: &mut Vec<u8>) {
-    let encoded = bincode::serde::encode_to_vec(value, unlimited())
+    bincode::serde::encode_into_writer(value, Appender(bytes), unlimited())
         .expect("wire types serialize without an error and memory writes do not fail");
-    if bytes.is_empty() {
-        *bytes = encoded;
-    } else {
-        bytes.extend_from_slice(&encoded);
+}
+
+struct Appender<'a>(&'a mut Vec<u8>);
+
+impl Writer for Appender<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
     }
 }
 
@@ -75,10 +81,20 @@ pub fn decode<T: DeserializeOwned, const MOST: usize>(bytes: &[u8]) -> Result<T,
             most: MOST,
         });
     }
-    let (value, read) = bincode::serde::decode_from_slice(bytes, limited::<MOST>())
-        .map_err(|error| DecodeError::Malformed(error.to_string()))?;
+    let (value, read) = decode_prefix::<T, MOST>(bytes)?;
     match bytes.len().checked_sub(read) {
         Some(0) => Ok(value),
         left => Err(DecodeError::Trailing(left.unwrap_or_default())),
     }
+}
+
+/// Decodes the value that `bytes` begin with, of at most `MOST` bytes; returns how many it took.
+///
+/// # Errors
+/// When they are malformed. No length that the bytes claim is allocated beyond `MOST`.
+pub fn decode_prefix<T: DeserializeOwned, const MOST: usize>(
+    bytes: &[u8],
+) -> Result<(T, usize), DecodeError> {
+    bincode::serde::decode_from_slice(bytes, limited::<MOST>())
+        .map_err(|error| DecodeError::Malformed(error.to_string()))
 }

@@ -1,6 +1,7 @@
 //! Fixed-size byte strings: hashes, keys, signatures, and their texts.
 //!
-//! On the wire each is a plain tuple of bytes without a length. In JSON a hash, a signature and a
+//! On the wire each is its plain bytes without a length; the wire's integers are little endian and of
+//! fixed size, so they are written as words of eight. In JSON a hash, a signature and a
 //! proof are `0x` + hex, an account is bech32m with the prefix `mill` (protocol §1).
 
 use core::fmt;
@@ -38,9 +39,14 @@ fn shortened(text: &str) -> String {
     text.chars().take(80).collect()
 }
 
-struct BytesVisitor<const N: usize>;
+/// Bytes of a word in the binary forms below.
+const WORD: usize = 8;
 
-impl<'de, const N: usize> Visitor<'de> for BytesVisitor<N> {
+/// Reads N bytes, a multiple of eight, as little-endian words: on the wire the same bytes as a tuple
+/// of N bytes, with an eighth of the calls.
+struct WordsVisitor<const N: usize>;
+
+impl<'de, const N: usize> Visitor<'de> for WordsVisitor<N> {
     type Value = [u8; N];
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -49,22 +55,24 @@ impl<'de, const N: usize> Visitor<'de> for BytesVisitor<N> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
         let mut bytes = [0; N];
-        for (index, byte) in bytes.iter_mut().enumerate() {
-            *byte = seq
+        for (index, word) in bytes.chunks_exact_mut(WORD).enumerate() {
+            let value: u64 = seq
                 .next_element()?
                 .ok_or_else(|| A::Error::invalid_length(index, &self))?;
+            word.copy_from_slice(&value.to_le_bytes());
         }
         Ok(bytes)
     }
 }
 
-pub(crate) fn serialize_tuple<S: Serializer>(
-    bytes: &[u8],
+fn serialize_words<const N: usize, S: Serializer>(
+    bytes: &[u8; N],
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    let mut tuple = serializer.serialize_tuple(bytes.len())?;
-    for byte in bytes {
-        tuple.serialize_element(byte)?;
+    let (words, _) = bytes.as_chunks::<WORD>();
+    let mut tuple = serializer.serialize_tuple(words.len())?;
+    for word in words {
+        tuple.serialize_element(&u64::from_le_bytes(*word))?;
     }
     tuple.end()
 }
@@ -85,6 +93,8 @@ macro_rules! fixed_bytes {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name([u8; $len]);
+
+        const _: () = assert!($len % WORD == 0, "written as whole words");
 
         impl $name {
             /// Length in bytes.
@@ -120,7 +130,7 @@ macro_rules! fixed_bytes {
                 if serializer.is_human_readable() {
                     serializer.collect_str(self)
                 } else {
-                    serialize_tuple(&self.0, serializer)
+                    serialize_words(&self.0, serializer)
                 }
             }
         }
@@ -131,7 +141,9 @@ macro_rules! fixed_bytes {
                     let text = String::deserialize(deserializer)?;
                     text.parse().map_err(D::Error::custom)
                 } else {
-                    deserializer.deserialize_tuple($len, BytesVisitor).map(Self)
+                    deserializer
+                        .deserialize_tuple($len / WORD, WordsVisitor)
+                        .map(Self)
                 }
             }
         }
