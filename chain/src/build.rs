@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use crate::check::{self, Roots};
+use crate::check::Roots;
 use crate::codec;
 use crate::crypto::sign::SecretKey;
 use crate::crypto::vrf;
 use crate::execute::{BlockContext, Executor, Inadmissible, Outputs, Prepared, beacon_message};
 use crate::pipeline::{Context, judge, tree_after};
 use crate::state::StateError;
+use crate::state::accounts::Accounts;
 use crate::state::overlay::Overlay;
 use crate::task::Void;
 use crate::types::block::{Block, Certificate, Header, block_sign_bytes};
@@ -17,8 +18,8 @@ use crate::types::task::AttestationMessage;
 use crate::types::transaction::{Action, SignedTransaction};
 use crate::types::units::Round;
 
-/// What a proposer has to build from, as a mempool admits it: [`check::check_transaction`],
-/// [`check::check_attestation`] and the signatures are taken as passed and not looked at again.
+/// What a proposer has to build from, as a mempool admits it: [`check_transaction`](crate::check::check_transaction),
+/// [`check_attestation`](crate::check::check_attestation) and the signatures are taken as passed and not looked at again.
 #[derive(Clone, Debug, Default)]
 pub struct Candidates {
     /// Transactions in the order of preference, each sender's by nonce.
@@ -65,6 +66,7 @@ pub fn build(
     let time_ms = time_ms.max(chain.time_ms.saturating_add(1));
     let message = beacon_message(context.genesis, &chain.beacon, height);
     let (beacon_proof, beacon_output) = vrf::prove(beacon_key, &message);
+    let accounts = Accounts::load(context.state, &candidates.transactions)?;
     let mut executor = Executor::begin(
         context.state,
         BlockContext {
@@ -75,6 +77,7 @@ pub fn build(
             beacon_output: &beacon_output,
             reward: proposer.reward,
         },
+        &accounts,
     )?;
     let mut block = Block {
         header: Header {
@@ -124,6 +127,7 @@ pub fn build(
         &mut block,
         &mut room,
         candidates.transactions,
+        &accounts,
     )?;
     let effects = executor.finish(block.outputs.clone())?;
     let roots = Roots::of(&block);
@@ -131,7 +135,7 @@ pub fn build(
     block.header.assignments_root = roots.assignments;
     block.header.attestations_root = roots.attestations;
     block.header.evidence_root = roots.evidence;
-    block.header.receipts_root = crate::merkle::root(&check::encode_all(&effects.receipts));
+    block.header.receipts_root = crate::merkle::root_of_values(&effects.receipts);
     block.header.state_root = tree_after(context.tree, &effects.writes).root();
     let hash = block.header.hash();
     block.proposer_signature = key.sign(&block_sign_bytes(&hash));
@@ -211,9 +215,10 @@ fn include_transactions(
     block: &mut Block,
     room: &mut Room,
     candidates: Vec<SignedTransaction>,
+    accounts: &Accounts,
 ) -> Result<Vec<(Hash, Inadmissible)>, StateError> {
     let mut refused = Vec::new();
-    for signed in candidates {
+    for (candidate, signed) in candidates.into_iter().enumerate() {
         let length = codec::encode(&signed).len();
         let module = match &signed.transaction.action {
             Action::PublishProgram { module } => module.len(),
@@ -231,6 +236,7 @@ fn include_transactions(
             id: signed.transaction.id(context.genesis),
             bytes: length,
             program: judge(&signed, context.machine),
+            slots: accounts.slots(candidate),
         };
         match executor.transaction(&prepared)? {
             Err(error) => refused.push((prepared.id, error)),

@@ -1,7 +1,8 @@
 //! Rules that need no state, one function per rule.
 
 use crate::codec;
-use crate::crypto::verify::{KeyError, admit_key};
+use crate::crypto::verify::{KeyError, admit_encoding, admit_key};
+use crate::merkle;
 use crate::types::block::Block;
 use crate::types::hash::{AccountId, Blob, Hash};
 use crate::types::params::Params;
@@ -9,7 +10,7 @@ use crate::types::task::{
     AttestationMessage, INPUT_BYTES_MAX, OUTPUT_BYTES_MAX, PROGRAM_BYTES_MAX, Requirements,
     Statement, TaskSpec,
 };
-use crate::types::transaction::{Action, SignedTransaction, TRANSACTION_BYTES_MAX};
+use crate::types::transaction::{Action, SignedTransaction, TRANSACTION_BYTES_MAX, Transaction};
 use crate::types::units::{Amount, Gas};
 use crate::types::worker::{TAG_BYTES_MAX, TAGS_MAX, WorkerTerms};
 
@@ -75,14 +76,31 @@ pub fn check_transaction(
     signed: &SignedTransaction,
     genesis: &Hash,
 ) -> Result<usize, TransactionError> {
+    let bytes = codec::encode(signed).len();
+    check_form(signed, bytes, genesis)?;
+    for (role, key) in keys(&signed.transaction) {
+        admit(role, key)?;
+    }
+    Ok(bytes)
+}
+
+/// [`check_transaction`] of `bytes` encoded bytes, but for one rule: whether its keys are points of the
+/// curve, which costs more than all others together and which a signature or the state may tell.
+///
+/// # Errors
+/// The first rule broken.
+pub(crate) fn check_form(
+    signed: &SignedTransaction,
+    bytes: usize,
+    genesis: &Hash,
+) -> Result<(), TransactionError> {
     let transaction = &signed.transaction;
     check_chain(transaction.chain, genesis)?;
-    admit("sender", &transaction.sender)?;
-    if let Some(sponsor) = &transaction.sponsor {
-        admit("sponsor", sponsor)?;
-        if *sponsor == transaction.sender {
-            return Err(TransactionError::SponsorIsSender);
-        }
+    for (role, key) in keys(transaction) {
+        admit_encoding(key.as_bytes()).map_err(|error| key_error(role, key, error))?;
+    }
+    if transaction.sponsor == Some(transaction.sender) {
+        return Err(TransactionError::SponsorIsSender);
     }
     if transaction.sponsor.is_some() != signed.sponsor_signature.is_some() {
         return Err(TransactionError::SponsorSignature);
@@ -94,14 +112,38 @@ pub fn check_transaction(
         });
     }
     check_action(&transaction.action)?;
-    let bytes = codec::encode(signed).len();
     if bytes > TRANSACTION_BYTES_MAX {
         return Err(TransactionError::TooLong {
             given: bytes,
             most: TRANSACTION_BYTES_MAX,
         });
     }
-    Ok(bytes)
+    Ok(())
+}
+
+/// The keys that a transaction wants admitted, each with what it is for.
+fn keys(transaction: &Transaction) -> impl Iterator<Item = (&'static str, &AccountId)> {
+    let of_action = match &transaction.action {
+        Action::Transfer { to, .. } => Some(("recipient", to)),
+        Action::RegisterWorker { worker, .. } => Some(("worker", worker)),
+        _ => None,
+    };
+    let sponsor = transaction.sponsor.as_ref().map(|key| ("sponsor", key));
+    core::iter::once(("sender", &transaction.sender))
+        .chain(sponsor)
+        .chain(of_action)
+}
+
+pub(crate) const fn key_error(
+    role: &'static str,
+    key: &AccountId,
+    error: KeyError,
+) -> TransactionError {
+    TransactionError::Key {
+        role,
+        key: *key,
+        error,
+    }
 }
 
 fn check_chain(given: [u8; 4], genesis: &Hash) -> Result<(), TransactionError> {
@@ -114,11 +156,7 @@ fn check_chain(given: [u8; 4], genesis: &Hash) -> Result<(), TransactionError> {
 }
 
 fn admit(role: &'static str, key: &AccountId) -> Result<(), TransactionError> {
-    admit_key(key.as_bytes()).map_err(|error| TransactionError::Key {
-        role,
-        key: *key,
-        error,
-    })
+    admit_key(key.as_bytes()).map_err(|error| key_error(role, key, error))
 }
 
 const fn require(
@@ -135,15 +173,12 @@ const fn require(
 
 fn check_action(action: &Action) -> Result<(), TransactionError> {
     match action {
-        Action::Transfer { to, amount } => {
-            admit("recipient", to)?;
+        Action::Transfer { amount, .. } => {
             require(*amount > Amount::ZERO, "amount", "at least one grain")
         }
-        Action::RegisterWorker { worker, terms, .. } => {
-            admit("worker", worker)?;
+        Action::RegisterWorker { terms, .. } | Action::UpdateWorker { terms, .. } => {
             check_terms(terms)
         }
-        Action::UpdateWorker { terms, .. } => check_terms(terms),
         Action::RetireWorker { .. } | Action::CancelTask { .. } => Ok(()),
         Action::PublishProgram { module } => check_blob("module", module, 1, PROGRAM_BYTES_MAX),
         Action::SubmitTask(spec) => check_spec(spec),
@@ -243,11 +278,11 @@ pub enum BlockCheckError {
     },
 }
 
-/// Checks a block's own consistency: counts, sizes, and the roots of the lists it carries.
+/// Checks a block's counts and sizes.
 ///
 /// # Errors
 /// The first rule broken.
-pub fn check_block(block: &Block, params: &Params) -> Result<(), BlockCheckError> {
+pub fn check_sizes(block: &Block, params: &Params) -> Result<(), BlockCheckError> {
     let at_most = |what, given: usize, most: u32| {
         let most = most as usize;
         if given > most {
@@ -271,8 +306,14 @@ pub fn check_block(block: &Block, params: &Params) -> Result<(), BlockCheckError
         program_bytes(&block.transactions),
         params.block_program_bytes_max,
     )?;
-    check_outputs(&block.outputs)?;
-    let roots = Roots::of(block);
+    check_outputs(&block.outputs)
+}
+
+/// Checks that the roots of the lists that a block carries are its header's.
+///
+/// # Errors
+/// The first that is not.
+pub fn check_roots(block: &Block, roots: &Roots) -> Result<(), BlockCheckError> {
     let header = &block.header;
     for (name, given, computed) in [
         ("transactions", header.transactions_root, roots.transactions),
@@ -332,21 +373,21 @@ impl Roots {
     /// Computes them from the lists.
     #[must_use]
     pub fn of(block: &Block) -> Self {
-        let mut attestations = encode_all(&block.attestations);
+        Self::beside(merkle::root_of_values(&block.transactions), block)
+    }
+
+    /// Computes the others beside the transactions' root.
+    #[must_use]
+    pub fn beside(transactions: Hash, block: &Block) -> Self {
+        let mut attestations: Vec<_> = block.attestations.iter().map(codec::encode).collect();
         attestations.extend(block.outputs.iter().map(codec::encode));
         Self {
-            transactions: crate::merkle::root(&encode_all(&block.transactions)),
-            assignments: crate::merkle::root(&encode_all(&block.assignments)),
-            attestations: crate::merkle::root(&attestations),
-            evidence: crate::merkle::root::<Vec<u8>>(&[]),
+            transactions,
+            assignments: merkle::root_of_values(&block.assignments),
+            attestations: merkle::root(&attestations),
+            evidence: merkle::root::<Vec<u8>>(&[]),
         }
     }
-}
-
-/// Encodes each item of a list, in parallel.
-pub(crate) fn encode_all<T: serde::Serialize + Sync>(items: &[T]) -> Vec<Vec<u8>> {
-    use rayon::prelude::*;
-    items.par_iter().map(codec::encode).collect()
 }
 
 /// Why an attestation message is never valid: its worker's fault.

@@ -8,6 +8,7 @@ use bincode::enc::write::Writer;
 use bincode::error::EncodeError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use smallvec::SmallVec;
 
 type Unlimited = Configuration<LittleEndian, Fixint, NoLimit>;
 
@@ -51,20 +52,38 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     bytes
 }
 
-/// Appends a value's encoding to `bytes`.
+/// Where encoded bytes go.
+pub trait Sink {
+    /// Takes the next bytes.
+    fn append(&mut self, bytes: &[u8]);
+}
+
+impl Sink for Vec<u8> {
+    fn append(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+impl<A: smallvec::Array<Item = u8>> Sink for SmallVec<A> {
+    fn append(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+/// Appends a value's encoding to `sink`.
 ///
 /// # Panics
 /// Never: see [`encode`].
-pub fn encode_into<T: Serialize>(value: &T, bytes: &mut Vec<u8>) {
-    bincode::serde::encode_into_writer(value, Appender(bytes), unlimited())
+pub fn encode_into<T: Serialize>(value: &T, sink: &mut impl Sink) {
+    bincode::serde::encode_into_writer(value, Appender(sink), unlimited())
         .expect("wire types serialize without an error and memory writes do not fail");
 }
 
-struct Appender<'a>(&'a mut Vec<u8>);
+struct Appender<'a, S>(&'a mut S);
 
-impl Writer for Appender<'_> {
+impl<S: Sink> Writer for Appender<'_, S> {
     fn write(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
-        self.0.extend_from_slice(bytes);
+        self.0.append(bytes);
         Ok(())
     }
 }

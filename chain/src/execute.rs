@@ -1,8 +1,8 @@
 //! A block's effects: receipts, assignments and the writes they come to (protocol §4).
 //!
-//! The order is fixed: task deadlines → assignments → attestations → transactions → fees. Records
-//! are read and decoded in parallel beforehand; their effects are applied one after the other, so
-//! the outcome is that of the sequential order whatever the number of threads.
+//! The order is fixed: task deadlines → assignments → attestations → transactions → fees. Accounts
+//! are read and decoded in parallel beforehand; effects are applied one after the other, so the
+//! outcome is that of the sequential order whatever the number of threads.
 
 mod actions;
 mod attestations;
@@ -11,9 +11,10 @@ mod tasks;
 pub mod transactions;
 
 use crate::machine::ProgramFacts;
-use crate::state::StateError;
-use crate::state::overlay::{Overlay, Stored, WriteSet, read_record};
+use crate::state::accounts::{Accounts, Slots};
+use crate::state::overlay::{Overlay, WriteSet};
 use crate::state::reader::StateReader;
+use crate::state::{Place, StateError};
 use crate::task::Void;
 use crate::types::block::Assignment;
 use crate::types::hash::{AccountId, Blob, Hash, VrfOutput};
@@ -21,7 +22,7 @@ use crate::types::params::Params;
 use crate::types::receipt::Receipt;
 use crate::types::record::{LiveTasks, Record, StateKey};
 use crate::types::task::{Moment, SignedAttestation};
-use crate::types::transaction::{Action, SignedTransaction};
+use crate::types::transaction::SignedTransaction;
 use crate::types::units::{Amount, Height, Nonce};
 pub use attestations::Outputs;
 pub use ledger::{SupplyError, check_supply_change, sum_supply};
@@ -54,6 +55,8 @@ pub struct Prepared<'a> {
     pub bytes: usize,
     /// The machine's verdict on the module that it publishes.
     pub program: Option<Result<ProgramFacts, u16>>,
+    /// Where its accounts stand in those that the execution began with.
+    pub slots: Slots,
 }
 
 /// Why a block's contents do not fit its parent's state: the proposer's fault, except for `State`.
@@ -151,15 +154,18 @@ pub struct Executor<'a> {
 }
 
 impl<'a> Executor<'a> {
-    /// Begins a block: moves the chain's time and beacon on, applies deadlines and draws.
+    /// Begins a block: moves the chain's time and beacon on, applies deadlines and draws. `accounts`
+    /// are those of its transactions, read from the same state; without some of them the outcome is
+    /// the same.
     ///
     /// # Errors
     /// When the state cannot be read.
     pub fn begin(
         reader: &'a dyn StateReader,
         context: BlockContext<'a>,
+        accounts: &Accounts,
     ) -> Result<Self, StateError> {
-        let mut overlay = Overlay::new(reader);
+        let mut overlay = Overlay::with_accounts(reader, accounts);
         let mut chain = overlay.chain()?;
         let beacon = chain.beacon;
         let step = context
@@ -190,28 +196,6 @@ impl<'a> Executor<'a> {
         executor.draw_seats()?;
         executor.overlay.keep();
         Ok(executor)
-    }
-
-    /// Reads and decodes, in parallel, the accounts that transactions touch.
-    ///
-    /// # Errors
-    /// When the state cannot be read.
-    pub fn prefetch(
-        &mut self,
-        reader: &dyn StateReader,
-        transactions: &[Prepared<'_>],
-    ) -> Result<(), StateError> {
-        use rayon::prelude::*;
-        let mut keys: Vec<StateKey> = transactions.iter().flat_map(touched).collect();
-        keys.sort_unstable();
-        keys.dedup();
-        let records = keys
-            .into_par_iter()
-            .with_min_len(256)
-            .map(|key| read_record(reader, key).map(|(old, now): Stored| (key, old, now)))
-            .collect::<Result<Vec<_>, _>>()?;
-        self.overlay.prime(records);
-        Ok(())
     }
 
     /// Applies one transaction, or says why it may not be included; then nothing has changed.
@@ -257,8 +241,11 @@ impl<'a> Executor<'a> {
             .put(StateKey::LiveTasks, Record::LiveTasks(live))?;
         let mut effects = self.effects;
         effects.blobs.extend(outputs);
-        effects.writes = self.overlay.into_writes()?;
-        check_supply_change(&effects.writes).map_err(|error| StateError::Law(error.to_string()))?;
+        let (writes, change) = self.overlay.into_writes()?;
+        change
+            .check()
+            .map_err(|error| StateError::Law(error.to_string()))?;
+        effects.writes = writes;
         Ok(effects)
     }
 
@@ -269,16 +256,24 @@ impl<'a> Executor<'a> {
     }
 
     fn credit(&mut self, account: AccountId, amount: Amount) -> Result<(), StateError> {
+        self.credit_at(account, Place::UNKNOWN, amount)
+    }
+
+    fn credit_at(
+        &mut self,
+        account: AccountId,
+        place: Place,
+        amount: Amount,
+    ) -> Result<(), StateError> {
         if amount == Amount::ZERO {
             return Ok(());
         }
-        let mut record = self.overlay.account(account)?;
+        let mut record = self.overlay.account_at(account, place)?;
         record.balance = record
             .balance
             .checked_add(amount)
             .ok_or_else(|| StateError::Law(format!("balance of {account} overflows")))?;
-        self.overlay
-            .put(StateKey::Account(account), Record::Account(record))
+        self.overlay.put_account(account, place, record)
     }
 
     fn burn(&mut self, amount: Amount) -> Result<(), StateError> {
@@ -315,20 +310,4 @@ pub fn beacon_message(genesis: &Hash, parent: &Hash, height: Height) -> Vec<u8> 
     bytes.extend_from_slice(parent.as_bytes());
     bytes.extend_from_slice(&height.get().to_le_bytes());
     bytes
-}
-
-fn touched(prepared: &Prepared<'_>) -> Vec<StateKey> {
-    let transaction = &prepared.signed.transaction;
-    let mut keys = vec![StateKey::Account(transaction.sender)];
-    keys.extend(transaction.sponsor.map(StateKey::Account));
-    match &transaction.action {
-        Action::Transfer { to, .. } => keys.push(StateKey::Account(*to)),
-        Action::RegisterWorker { worker, .. }
-        | Action::UpdateWorker { worker, .. }
-        | Action::RetireWorker { worker } => keys.push(StateKey::Worker(*worker)),
-        Action::SubmitTask(spec) => keys.push(StateKey::Program(spec.program)),
-        Action::CancelTask { task } => keys.push(StateKey::Task(*task)),
-        Action::PublishProgram { .. } => {}
-    }
-    keys
 }

@@ -16,8 +16,10 @@
 //! ```
 
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
+use rayon::slice::ParallelSlice;
 use serde::{Deserialize, Serialize};
 
+use crate::codec;
 use crate::types::hash::Hash;
 
 const LEAF_TAG: &str = "proofmill/merkle-leaf/v1";
@@ -35,7 +37,28 @@ pub struct Proof {
 /// The root of a list of leaves.
 #[must_use]
 pub fn root<T: AsRef<[u8]> + Sync>(leaves: &[T]) -> Hash {
-    let mut level = leaf_hashes(leaves);
+    root_of_hashes(leaf_hashes(leaves))
+}
+
+/// The root of a list of encoded values; none of the encodings is kept.
+#[must_use]
+pub fn root_of_values<T: Serialize + Sync>(values: &[T]) -> Hash {
+    let hashes = values
+        .par_iter()
+        .with_min_len(LEAVES_PER_THREAD)
+        .map_init(Vec::new, |bytes, value| {
+            bytes.clear();
+            codec::encode_into(value, bytes);
+            leaf_hash(bytes)
+        })
+        .collect();
+    root_of_hashes(hashes)
+}
+
+/// The root over leaves that are hashed already, by [`leaf_hash`].
+#[must_use]
+pub fn root_of_hashes(leaves: Vec<Hash>) -> Hash {
+    let mut level = leaves;
     while level.len() > 1 {
         level = level_above(&level);
     }
@@ -108,7 +131,8 @@ fn leaf_hashes<T: AsRef<[u8]> + Sync>(leaves: &[T]) -> Vec<Hash> {
 
 fn level_above(level: &[Hash]) -> Vec<Hash> {
     level
-        .chunks(2)
+        .par_chunks(2)
+        .with_min_len(LEAVES_PER_THREAD)
         .map(|pair| match pair {
             [left, right] => inner_hash(left, right),
             [single] => *single,
@@ -117,7 +141,9 @@ fn level_above(level: &[Hash]) -> Vec<Hash> {
         .collect()
 }
 
-fn leaf_hash(leaf: &[u8]) -> Hash {
+/// The hash of a leaf.
+#[must_use]
+pub fn leaf_hash(leaf: &[u8]) -> Hash {
     Hash::of(LEAF_TAG, &[leaf])
 }
 

@@ -1,7 +1,7 @@
 //! The way of a block, readable on one screen.
 //!
 //! ```text
-//! bytes ─decode─▶ Block           structural: the bytes are a block and nothing else
+//! bytes ─decode─▶ DecodedBlock    structural: the bytes are a block and nothing else
 //!       ─check──▶ CheckedBlock    semantic: sizes, roots of lists, the header's place in the chain
 //!       ─verify─▶ VerifiedBlock   every signature and the beacon
 //!       ─execute▶ ExecutedBlock   contextual: receipts, assignments, writes
@@ -11,14 +11,20 @@
 //! Fields are private and each type is made only by the stage before it, so what reaches the store
 //! has passed every rule. Validity is a function of the block and its parent's state alone.
 
+mod decoded;
 mod error;
+mod examine;
 mod header;
+mod seen;
 mod signatures;
 
+pub use self::decoded::DecodedBlock;
 pub use self::error::BlockError;
+use self::examine::Examined;
+pub use self::seen::{SEEN_MAX, SeenTransactions};
 pub use self::signatures::verify_transaction;
-use crate::check::{self, BlockCheckError, TransactionError};
-use crate::codec::{self, DecodeError};
+use crate::check::{self, BlockCheckError, Roots};
+use crate::codec::DecodeError;
 use crate::crypto::verify::{BatchSecret, Item};
 use crate::crypto::vrf;
 use crate::execute::{
@@ -26,10 +32,12 @@ use crate::execute::{
 };
 use crate::finality::verify_certificate;
 use crate::machine::{Machine, ProgramFacts};
+use crate::merkle;
+use crate::state::accounts::Accounts;
 use crate::state::overlay::WriteSet;
 use crate::state::reader::StateReader;
 use crate::tree::{Tree, value_hash};
-use crate::types::block::{BLOCK_BYTES_MAX, Block, block_sign_bytes};
+use crate::types::block::{Block, block_sign_bytes};
 use crate::types::hash::{AccountId, Hash};
 use crate::types::params::Params;
 use crate::types::transaction::{Action, SignedTransaction};
@@ -57,15 +65,16 @@ pub struct Context<'a> {
     pub machine: &'a dyn Machine,
     /// This node's secret for batch verification.
     pub secret: &'a BatchSecret,
+    /// What this node has verified before; without it everything is verified.
+    pub seen: Option<&'a SeenTransactions>,
 }
 
 /// A block that does not contradict itself or its parent's header.
 #[derive(Clone, Debug)]
 pub struct CheckedBlock {
-    block: Block,
+    decoded: DecodedBlock,
     hash: Hash,
-    /// Encoded length of each transaction.
-    lengths: Vec<usize>,
+    examined: Vec<Examined>,
     reward: AccountId,
     beacon_key: AccountId,
     parent_beacon: Hash,
@@ -75,25 +84,23 @@ pub struct CheckedBlock {
 #[derive(Clone, Debug)]
 pub struct VerifiedBlock {
     checked: CheckedBlock,
-    ids: Vec<Hash>,
+    accounts: Accounts,
     programs: Vec<Option<Result<ProgramFacts, u16>>>,
 }
 
 /// A block with its effects on the parent's state.
 #[derive(Clone, Debug)]
 pub struct ExecutedBlock {
-    block: Block,
+    decoded: DecodedBlock,
     hash: Hash,
-    ids: Vec<Hash>,
     effects: Effects,
 }
 
 /// A block that is valid: what the store may commit once it is decided.
 #[derive(Clone, Debug)]
 pub struct SealedBlock {
-    block: Block,
+    decoded: DecodedBlock,
     hash: Hash,
-    ids: Vec<Hash>,
     effects: Effects,
     tree: Tree,
 }
@@ -102,19 +109,19 @@ impl SealedBlock {
     /// The block.
     #[must_use]
     pub const fn block(&self) -> &Block {
-        &self.block
+        self.decoded.block()
+    }
+
+    /// The block with its encoding.
+    #[must_use]
+    pub const fn decoded(&self) -> &DecodedBlock {
+        &self.decoded
     }
 
     /// Its hash.
     #[must_use]
     pub const fn hash(&self) -> Hash {
         self.hash
-    }
-
-    /// The ids of its transactions.
-    #[must_use]
-    pub fn transaction_ids(&self) -> &[Hash] {
-        &self.ids
     }
 
     /// What it does.
@@ -135,8 +142,8 @@ impl SealedBlock {
 /// # Errors
 /// The first rule broken, or [`BlockError::Ours`].
 pub fn validate(bytes: &[u8], context: &Context<'_>) -> Result<SealedBlock, BlockError> {
-    let block = decode(bytes, context.params)?;
-    let checked = check(block, context)?;
+    let decoded = decode(bytes, context.params)?;
+    let checked = check(decoded, context)?;
     let verified = verify(checked, context)?;
     let executed = execute(verified, context)?;
     seal(executed, context)
@@ -146,7 +153,7 @@ pub fn validate(bytes: &[u8], context: &Context<'_>) -> Result<SealedBlock, Bloc
 ///
 /// # Errors
 /// When they are not, or there are more than the parameters allow.
-pub fn decode(bytes: &[u8], params: &Params) -> Result<Block, BlockError> {
+pub fn decode(bytes: &[u8], params: &Params) -> Result<DecodedBlock, BlockError> {
     let most = params.block_bytes_max as usize;
     if bytes.len() > most {
         return Err(BlockError::Decode(DecodeError::TooLong {
@@ -154,55 +161,71 @@ pub fn decode(bytes: &[u8], params: &Params) -> Result<Block, BlockError> {
             most,
         }));
     }
-    Ok(codec::decode::<Block, BLOCK_BYTES_MAX>(bytes)?)
+    Ok(DecodedBlock::decode(bytes)?)
 }
 
 /// Semantic: the block agrees with itself and its header with the parent.
 ///
 /// # Errors
 /// The first rule broken.
-pub fn check(block: Block, context: &Context<'_>) -> Result<CheckedBlock, BlockError> {
-    check::check_block(&block, context.params)?;
-    let (reward, beacon_key, parent_beacon) = header::check(&block, context)?;
-    let lengths = check_transactions(&block.transactions, context.genesis)?;
+pub fn check(decoded: DecodedBlock, context: &Context<'_>) -> Result<CheckedBlock, BlockError> {
+    let block = decoded.block();
+    check::check_sizes(block, context.params)?;
+    let (examined, forms): (Vec<_>, Vec<_>) =
+        examine::examine(&decoded, context).into_iter().unzip();
+    let leaves = examined.iter().map(|examined| examined.leaf).collect();
+    let roots = Roots::beside(merkle::root_of_hashes(leaves), block);
+    check::check_roots(block, &roots)?;
+    let (reward, beacon_key, parent_beacon) = header::check(block, context)?;
+    for (index, form) in forms.into_iter().enumerate() {
+        form.map_err(|error| BlockCheckError::Transaction { index, error })?;
+    }
     Ok(CheckedBlock {
         hash: block.header.hash(),
-        block,
-        lengths,
+        decoded,
+        examined,
         reward,
         beacon_key,
         parent_beacon,
     })
 }
 
-fn check_transactions(
-    transactions: &[SignedTransaction],
-    genesis: &Hash,
-) -> Result<Vec<usize>, BlockError> {
-    use rayon::prelude::*;
-    let checked: Vec<Result<usize, TransactionError>> = transactions
-        .par_iter()
-        .map(|signed| check::check_transaction(signed, genesis))
-        .collect();
-    checked
-        .into_iter()
-        .enumerate()
-        .map(|(index, result)| {
-            result.map_err(|error| BlockError::Check(BlockCheckError::Transaction { index, error }))
-        })
-        .collect()
-}
-
-/// Every signature, the beacon, the parent's certificate, and the modules' verdicts.
+/// Every signature, every key, the beacon, the parent's certificate, and the modules' verdicts.
 ///
 /// # Errors
 /// The first that does not verify.
 pub fn verify(checked: CheckedBlock, context: &Context<'_>) -> Result<VerifiedBlock, BlockError> {
-    let header = &checked.block.header;
+    let CheckedBlock {
+        decoded, examined, ..
+    } = &checked;
+    let transactions = &decoded.block().transactions;
+    let (proofs, contents) = rayon::join(
+        || verify_proofs(&checked, context),
+        || {
+            let accounts = Accounts::load(context.state, transactions)?;
+            signatures::verify(decoded, examined, context)?;
+            examine::admit_recipients(transactions, examined, &accounts)?;
+            Ok::<_, BlockError>((accounts, judge_programs(transactions, context.machine)))
+        },
+    );
+    proofs?;
+    let (accounts, programs) = contents?;
+    Ok(VerifiedBlock {
+        checked,
+        accounts,
+        programs,
+    })
+}
+
+/// What stands in the block about itself and its parent: the proposer's signature, the beacon and the
+/// certificate.
+fn verify_proofs(checked: &CheckedBlock, context: &Context<'_>) -> Result<(), BlockError> {
+    let block = checked.decoded.block();
+    let header = &block.header;
     let proposer = Item {
         key: header.proposer.as_bytes(),
         message: &block_sign_bytes(&checked.hash),
-        signature: checked.block.proposer_signature.as_bytes(),
+        signature: block.proposer_signature.as_bytes(),
     };
     if !crate::crypto::verify::verify(&proposer) {
         return Err(BlockError::ProposerSignature);
@@ -212,23 +235,17 @@ pub fn verify(checked: CheckedBlock, context: &Context<'_>) -> Result<VerifiedBl
     if output != Some(header.beacon_output) {
         return Err(BlockError::Beacon);
     }
-    if let Some(certificate) = &checked.block.last_certificate {
-        verify_certificate(
-            context.genesis,
-            context.parent_validators,
-            context.parent_height,
-            context.parent,
-            certificate,
-        )
-        .map_err(BlockError::Certificate)?;
-    }
-    let ids = signatures::verify(&checked.block, context)?;
-    let programs = judge_programs(&checked.block.transactions, context.machine);
-    Ok(VerifiedBlock {
-        checked,
-        ids,
-        programs,
-    })
+    let Some(certificate) = &block.last_certificate else {
+        return Ok(());
+    };
+    verify_certificate(
+        context.genesis,
+        context.parent_validators,
+        context.parent_height,
+        context.parent,
+        certificate,
+    )
+    .map_err(BlockError::Certificate)
 }
 
 fn judge_programs(
@@ -264,10 +281,10 @@ pub fn execute(
 ) -> Result<ExecutedBlock, BlockError> {
     let VerifiedBlock {
         checked,
-        ids,
+        accounts,
         programs,
     } = verified;
-    let block = &checked.block;
+    let block = checked.decoded.block();
     let mut executor = Executor::begin(
         context.state,
         BlockContext {
@@ -278,21 +295,8 @@ pub fn execute(
             beacon_output: &block.header.beacon_output,
             reward: checked.reward,
         },
+        &accounts,
     )?;
-    let prepared: Vec<_> = block
-        .transactions
-        .iter()
-        .zip(&ids)
-        .zip(&checked.lengths)
-        .zip(&programs)
-        .map(|(((signed, id), bytes), program)| Prepared {
-            signed,
-            id: *id,
-            bytes: *bytes,
-            program: *program,
-        })
-        .collect();
-    executor.prefetch(context.state, &prepared)?;
     let mut outputs = Outputs::default();
     for (index, signed) in block.attestations.iter().enumerate() {
         executor
@@ -302,16 +306,23 @@ pub fn execute(
     if !outputs.match_exactly(&block.outputs) {
         return Err(BlockError::Execute(ExecuteError::Outputs));
     }
-    for (index, prepared) in prepared.iter().enumerate() {
+    let transactions = block.transactions.iter().zip(&checked.examined);
+    for (index, ((signed, examined), program)) in transactions.zip(programs).enumerate() {
+        let prepared = Prepared {
+            signed,
+            id: examined.id,
+            bytes: examined.bytes,
+            program,
+            slots: accounts.slots(index),
+        };
         executor
-            .transaction(prepared)?
+            .transaction(&prepared)?
             .map_err(|error| BlockError::Execute(ExecuteError::Transaction { index, error }))?;
     }
     let effects = executor.finish(block.outputs.clone())?;
     Ok(ExecutedBlock {
-        block: checked.block,
+        decoded: checked.decoded,
         hash: checked.hash,
-        ids,
         effects,
     })
 }
@@ -322,15 +333,16 @@ pub fn execute(
 /// The first that is not.
 pub fn seal(executed: ExecutedBlock, context: &Context<'_>) -> Result<SealedBlock, BlockError> {
     let ExecutedBlock {
-        block,
+        decoded,
         hash,
-        ids,
         effects,
     } = executed;
-    let tree = tree_after(context.tree, &effects.writes);
-    let receipts_root = crate::merkle::root(&check::encode_all(&effects.receipts));
-    let assignments_root = crate::merkle::root(&check::encode_all(&effects.assignments));
-    let header = &block.header;
+    let (tree, receipts_root) = rayon::join(
+        || tree_after(context.tree, &effects.writes),
+        || merkle::root_of_values(&effects.receipts),
+    );
+    let assignments_root = merkle::root_of_values(&effects.assignments);
+    let header = &decoded.block().header;
     for (what, given, computed) in [
         ("assignments", header.assignments_root, assignments_root),
         ("receipts", header.receipts_root, receipts_root),
@@ -345,9 +357,8 @@ pub fn seal(executed: ExecutedBlock, context: &Context<'_>) -> Result<SealedBloc
         }
     }
     Ok(SealedBlock {
-        block,
+        decoded,
         hash,
-        ids,
         effects,
         tree,
     })

@@ -1,5 +1,6 @@
 //! The state: a reader in, a set of writes out.
 
+pub mod accounts;
 pub mod overlay;
 pub mod reader;
 
@@ -26,4 +27,34 @@ pub enum StateError {
     /// A law of the ledger is broken.
     #[error("ledger law broken: {0}")]
     Law(String),
+}
+
+/// Where an account that was read beforehand stands, if it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place(u32);
+
+impl Place {
+    /// Nowhere: the account is looked up by its id.
+    pub const UNKNOWN: Self = Self(u32::MAX);
+
+    pub(crate) fn at(index: usize) -> Self {
+        u32::try_from(index).map_or(Self::UNKNOWN, Self)
+    }
+
+    pub(crate) const fn index(self) -> Option<usize> {
+        match self {
+            Self::UNKNOWN => None,
+            Self(index) => Some(index as usize),
+        }
+    }
+
+    pub(crate) fn or(self, other: Self) -> Self {
+        if self == Self::UNKNOWN { other } else { self }
+    }
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self::UNKNOWN
+    }
 }

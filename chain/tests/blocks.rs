@@ -290,7 +290,7 @@ fn roots_that_execution_does_not_give_are_refused() {
 struct Broken;
 
 impl StateReader for Broken {
-    fn read(&self, _: &Hash) -> Result<Option<Vec<u8>>, StateError> {
+    fn read(&self, _: &Hash) -> Result<Option<std::borrow::Cow<'_, [u8]>>, StateError> {
         Err(StateError::Unreadable("no disk".to_owned()))
     }
 }
@@ -362,8 +362,12 @@ fn grain_out_of_nothing_breaks_the_ledgers_law() {
     let forged = WriteSet {
         writes: vec![Write {
             key: account.tree_key(),
-            old: world.state.get(&account.tree_key()).cloned(),
-            new: Some(codec::encode(&Record::Account(more))),
+            old: world
+                .state
+                .get(&account.tree_key())
+                .cloned()
+                .map(Into::into),
+            new: Some(codec::encode(&Record::Account(more)).into()),
         }],
     };
     assert_eq!(

@@ -299,7 +299,8 @@ fn orders(world: &mut World, specs: &[TaskSpec]) -> Vec<Hash> {
         })
         .collect();
     let step = world.advance(candidates(&transactions, &[]));
-    step.sealed.transaction_ids().to_vec()
+    let receipts = &step.sealed.effects().receipts;
+    receipts.iter().map(|receipt| receipt.transaction).collect()
 }
 
 #[test]

@@ -20,7 +20,7 @@ use proofmill_chain::codec;
 use proofmill_chain::crypto::sign::SecretKey;
 use proofmill_chain::crypto::verify::BatchSecret;
 use proofmill_chain::execute::sum_supply;
-use proofmill_chain::pipeline::{self, BlockError, Context, SealedBlock};
+use proofmill_chain::pipeline::{self, BlockError, Context, SealedBlock, SeenTransactions};
 use proofmill_chain::state::StateError;
 use proofmill_chain::state::overlay::Overlay;
 use proofmill_chain::types::account::Account;
@@ -89,6 +89,8 @@ pub struct EngineParts {
     pub keys: ValidatorKeys,
     /// The node's own secret for batch verification.
     pub secret: BatchSecret,
+    /// Where it remembers the transactions that it has verified.
+    pub seen: SeenTransactions,
     /// How long a height may stay without a block when there is no work.
     pub idle: Duration,
     /// The whole state is summed up every so many blocks; 0 for never.
@@ -104,6 +106,8 @@ pub struct Engine {
     machine: ComputeMachine,
     keys: ValidatorKeys,
     secret: BatchSecret,
+    /// Transactions that were verified when they were admitted.
+    seen: SeenTransactions,
     idle: Duration,
     verify_supply_every: u64,
     pools: Mutex<Pools>,
@@ -163,6 +167,7 @@ impl Engine {
             store: parts.store,
             machine: ComputeMachine::default(),
             keys: parts.keys,
+            seen: parts.seen,
             secret: parts.secret,
             idle: parts.idle,
             verify_supply_every: parts.verify_supply_every,
@@ -277,6 +282,7 @@ impl Engine {
             tree: &tree,
             machine: &self.machine,
             secret: &self.secret,
+            seen: Some(&self.seen),
         })
     }
 
@@ -400,7 +406,7 @@ impl Engine {
         let effects = sealed.effects();
         self.store.commit(CommitBatch {
             hash: sealed.hash(),
-            block: sealed.block(),
+            block: sealed.decoded(),
             certificate,
             receipts: &effects.receipts,
             writes: &effects.writes,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use proofmill_chain::crypto::verify::BatchSecret;
+use proofmill_chain::pipeline::{SEEN_MAX, SeenTransactions};
 use proofmill_consensus::{EngineConfig, EngineHandle, EngineStatus, Timeouts};
 use proofmill_rpc::http::{Options, Server};
 use proofmill_rpc::port::Ports;
@@ -176,8 +177,8 @@ async fn open_engine(home: &Home, config: &Config) -> Result<Arc<Engine>> {
     let database = home.database();
     let idle = Duration::from_millis(config.block.idle_ms);
     let verify_supply_every = config.supply.verify_every;
-    let mut secret = [0; 32];
-    getrandom::fill(&mut secret).context("the system gave no random numbers")?;
+    let secret = random()?;
+    let seen = SeenTransactions::new(SEEN_MAX, u64::from_le_bytes(random()?));
     let engine = tokio::task::spawn_blocking(move || -> Result<Engine> {
         let store = Store::open(&database, &genesis)?;
         let head = store.head();
@@ -187,6 +188,7 @@ async fn open_engine(home: &Home, config: &Config) -> Result<Arc<Engine>> {
             store,
             keys,
             secret: BatchSecret::new(secret),
+            seen,
             idle,
             verify_supply_every,
         })?)
@@ -194,6 +196,12 @@ async fn open_engine(home: &Home, config: &Config) -> Result<Arc<Engine>> {
     .await
     .context("opening the store died")??;
     Ok(Arc::new(engine))
+}
+
+fn random<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).context("the system gave no random numbers")?;
+    Ok(bytes)
 }
 
 async fn bind_front_end(

@@ -13,6 +13,7 @@ mod open;
 mod tests;
 mod view;
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError, RwLock};
 
@@ -275,8 +276,11 @@ impl Store {
 
 /// The state after the last committed block.
 impl StateReader for Store {
-    fn read(&self, key: &Hash) -> Result<Option<Vec<u8>>, StateError> {
-        self.latest().read(key)
+    fn read(&self, key: &Hash) -> Result<Option<Cow<'_, [u8]>>, StateError> {
+        Ok(self
+            .latest()
+            .get(Family::State, key.as_ref())?
+            .map(Cow::Owned))
     }
 }
 

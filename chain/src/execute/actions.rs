@@ -3,7 +3,7 @@
 use crate::assign;
 use crate::execute::tasks::is_open;
 use crate::execute::{Executor, Prepared};
-use crate::state::StateError;
+use crate::state::{Place, StateError};
 use crate::task;
 use crate::types::hash::{AccountId, Blob, Hash};
 use crate::types::receipt::Failure;
@@ -28,10 +28,11 @@ macro_rules! rule {
 impl Executor<'_> {
     pub(super) fn apply_action(&mut self, prepared: &Prepared<'_>, index: u32) -> Applied {
         let sender = prepared.signed.transaction.sender;
+        let slots = prepared.slots;
         match &prepared.signed.transaction.action {
             Action::Transfer { to, amount } => {
-                rule!(self.spend(sender, *amount)?);
-                self.credit(*to, *amount)?;
+                rule!(self.spend_at(sender, slots.sender, *amount)?);
+                self.credit_at(*to, slots.recipient, *amount)?;
                 Ok(Ok(()))
             }
             Action::RegisterWorker {
@@ -53,7 +54,11 @@ impl Executor<'_> {
     }
 
     fn spend(&mut self, from: AccountId, amount: Amount) -> Applied {
-        let mut account = self.overlay.account(from)?;
+        self.spend_at(from, Place::UNKNOWN, amount)
+    }
+
+    fn spend_at(&mut self, from: AccountId, place: Place, amount: Amount) -> Applied {
+        let mut account = self.overlay.account_at(from, place)?;
         let Some(balance) = account.balance.checked_sub(amount) else {
             return Ok(Err(Failure::InsufficientBalance {
                 needed: amount,
@@ -61,8 +66,7 @@ impl Executor<'_> {
             }));
         };
         account.balance = balance;
-        self.overlay
-            .put(StateKey::Account(from), Record::Account(account))?;
+        self.overlay.put_account(from, place, account)?;
         Ok(Ok(()))
     }
 

@@ -1,8 +1,8 @@
 //! The ledger's law: balances + collateral + escrows = genesis − burned + rewarded.
 
 use crate::codec::DecodeError;
-use crate::state::overlay::{Write, WriteSet};
-use crate::types::record::{Chain, Record};
+use crate::state::overlay::{SupplyChange, Write, WriteSet};
+use crate::types::record::Record;
 
 /// How the law is broken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,14 +33,26 @@ pub enum SupplyError {
     NoChain,
 }
 
-fn made(chain: &Chain) -> i128 {
-    i128::from(chain.rewarded.get()).saturating_sub(i128::from(chain.burned.get()))
+impl SupplyChange {
+    /// Checks the law: what is held changed by exactly what was rewarded less burned.
+    ///
+    /// # Errors
+    /// When it did not.
+    pub const fn check(self) -> Result<(), SupplyError> {
+        let Self { held, accounted } = self;
+        if held == accounted {
+            Ok(())
+        } else {
+            Err(SupplyError::Change { held, accounted })
+        }
+    }
 }
 
-/// Checks a block's writes: what is held changed by exactly what was rewarded less burned.
+/// Checks a block's writes by their bytes alone; [`SupplyChange::check`] says the same of the records
+/// that they were made from.
 ///
 /// # Errors
-/// When it did not, or when a record does not decode.
+/// When what is held did not change by what was rewarded less burned, or a record does not decode.
 pub fn check_supply_change(writes: &WriteSet) -> Result<(), SupplyError> {
     let mut held = 0_i128;
     let mut accounted = 0_i128;
@@ -51,15 +63,11 @@ pub fn check_supply_change(writes: &WriteSet) -> Result<(), SupplyError> {
             let signed = |value: i128| value.saturating_mul(sign);
             held = held.saturating_add(signed(i128::from(record.holds().get())));
             if let Record::Chain(chain) = &record {
-                accounted = accounted.saturating_add(signed(made(chain)));
+                accounted = accounted.saturating_add(signed(chain.made()));
             }
         }
     }
-    if held == accounted {
-        Ok(())
-    } else {
-        Err(SupplyError::Change { held, accounted })
-    }
+    SupplyChange { held, accounted }.check()
 }
 
 /// Sums a whole state, given record by record; returns the grain it holds.

@@ -4,7 +4,6 @@ use crate::execute::{Executor, Inadmissible, Prepared};
 use crate::state::StateError;
 use crate::types::params::Params;
 use crate::types::receipt::{Outcome, Receipt};
-use crate::types::record::{Record, StateKey};
 use crate::types::transaction::Transaction;
 use crate::types::units::{Amount, Height, Nonce};
 
@@ -75,8 +74,9 @@ impl Executor<'_> {
     ) -> Result<Result<Receipt, Inadmissible>, StateError> {
         let transaction = &prepared.signed.transaction;
         let payer = transaction.payer();
-        let mut sender = self.overlay.account(transaction.sender)?;
-        let payer_balance = self.overlay.account(payer)?.balance;
+        let slots = prepared.slots;
+        let mut sender = self.overlay.account_at(transaction.sender, slots.sender)?;
+        let payer_balance = self.overlay.account_at(payer, slots.payer)?.balance;
         let admitted = admit(
             transaction,
             prepared.bytes,
@@ -93,16 +93,13 @@ impl Executor<'_> {
             return Ok(Err(Inadmissible::FeeOverflow));
         };
         sender.nonce = nonce;
-        self.overlay.put(
-            StateKey::Account(transaction.sender),
-            Record::Account(sender),
-        )?;
-        let mut account = self.overlay.account(payer)?;
+        self.overlay
+            .put_account(transaction.sender, slots.sender, sender)?;
+        let mut account = self.overlay.account_at(payer, slots.payer)?;
         account.balance = account.balance.checked_sub(cost).ok_or_else(|| {
             StateError::Law(format!("{payer} pays a fee that it was checked to have"))
         })?;
-        self.overlay
-            .put(StateKey::Account(payer), Record::Account(account))?;
+        self.overlay.put_account(payer, slots.payer, account)?;
         self.burn(fee)?;
         self.earn(transaction.tip)?;
         // From here on the fee is taken; the action has all of its effect or none.

@@ -1,58 +1,101 @@
-//! Every signature in a block: who signed what, and whether it verifies.
+//! Every signature of the transactions and attestations in a block: who signed what, and whether it
+//! verifies.
 
-use super::{BlockError, Context};
+use core::ops::Range;
+
+use super::examine::{Examined, unsigned_bytes};
+use super::{BlockError, Context, DecodedBlock};
+use crate::check::{BlockCheckError, check_transaction};
 use crate::crypto::verify::{Item, verify_batch, verify_each};
-use crate::types::block::Block;
 use crate::types::hash::{AccountId, Hash, Signature};
-use crate::types::transaction::{Action, SignedTransaction, worker_consent_bytes};
+use crate::types::transaction::{
+    Action, SPONSOR_TAG, SignedTransaction, TRANSACTION_TAG, worker_consent_bytes,
+};
+
+/// Transactions whose messages share one piece of memory.
+const TRANSACTIONS_PER_PIECE: usize = 256;
 
 /// A signature in a block and where it stands.
 struct Claim {
     what: &'static str,
     index: usize,
     key: AccountId,
-    message: Vec<u8>,
     signature: Signature,
+    /// Where its message stands among the piece's messages.
+    message: Range<usize>,
 }
 
-/// The signatures that a transaction must carry, and its id.
-fn transaction_claims(
-    index: usize,
-    signed: &SignedTransaction,
-    genesis: &Hash,
-) -> (Hash, Vec<Claim>) {
-    let transaction = &signed.transaction;
-    let message = transaction.sign_bytes(genesis);
-    let id = transaction.id(genesis);
-    let mut claims = vec![Claim {
-        what: "transaction",
-        index,
-        key: transaction.sender,
-        message,
-        signature: signed.signature,
-    }];
-    if let (Some(key), Some(signature)) = (transaction.sponsor, signed.sponsor_signature) {
-        claims.push(Claim {
-            what: "sponsored transaction",
+/// Claims, and the messages that they are about.
+#[derive(Default)]
+struct Piece {
+    claims: Vec<Claim>,
+    messages: Vec<u8>,
+}
+
+impl Piece {
+    fn claim(
+        &mut self,
+        (what, index): (&'static str, usize),
+        key: AccountId,
+        signature: Signature,
+        message: &[&[u8]],
+    ) {
+        let start = self.messages.len();
+        for part in message {
+            self.messages.extend_from_slice(part);
+        }
+        self.claims.push(Claim {
+            what,
             index,
             key,
-            message: transaction.sponsor_sign_bytes(genesis),
             signature,
+            message: start..self.messages.len(),
         });
     }
-    if let Action::RegisterWorker {
-        worker, consent, ..
-    } = &transaction.action
-    {
-        claims.push(Claim {
-            what: "worker consent in transaction",
-            index,
-            key: *worker,
-            message: worker_consent_bytes(genesis, &transaction.sender, worker),
-            signature: *consent,
-        });
+
+    /// The signatures that a transaction must carry; `unsigned` is the encoding of its unsigned part.
+    fn transaction(
+        &mut self,
+        index: usize,
+        signed: &SignedTransaction,
+        unsigned: &[u8],
+        genesis: &Hash,
+    ) {
+        let transaction = &signed.transaction;
+        self.claim(
+            ("transaction", index),
+            transaction.sender,
+            signed.signature,
+            &[TRANSACTION_TAG, genesis.as_ref(), unsigned],
+        );
+        if let (Some(sponsor), Some(signature)) = (transaction.sponsor, signed.sponsor_signature) {
+            self.claim(
+                ("sponsored transaction", index),
+                sponsor,
+                signature,
+                &[SPONSOR_TAG, genesis.as_ref(), unsigned],
+            );
+        }
+        if let Action::RegisterWorker {
+            worker, consent, ..
+        } = &transaction.action
+        {
+            self.claim(
+                ("worker consent in transaction", index),
+                *worker,
+                *consent,
+                &[&worker_consent_bytes(genesis, &transaction.sender, worker)],
+            );
+        }
     }
-    (id, claims)
+
+    fn items(&self) -> impl Iterator<Item = Item<'_>> {
+        self.claims.iter().map(|claim| Item {
+            key: claim.key.as_bytes(),
+            message: self.messages.get(claim.message.clone()).unwrap_or_default(),
+            signature: claim.signature.as_bytes(),
+        })
+    }
 }
 
 /// Verifies a single transaction's signatures, as a mempool does; returns its id.
@@ -60,55 +103,79 @@ fn transaction_claims(
 /// # Errors
 /// The first signature that does not verify.
 pub fn verify_transaction(signed: &SignedTransaction, genesis: &Hash) -> Result<Hash, BlockError> {
-    let (id, claims) = transaction_claims(0, signed, genesis);
-    first_bad(&claims, verify_each).map_or(Ok(id), Err)
-}
-
-/// Verifies every signature of transactions and attestations in one batch; returns the
-/// transactions' ids.
-pub(super) fn verify(block: &Block, context: &Context<'_>) -> Result<Vec<Hash>, BlockError> {
-    use rayon::prelude::*;
-    let of_transactions: Vec<(Hash, Vec<Claim>)> = block
-        .transactions
-        .par_iter()
-        .enumerate()
-        .map(|(index, signed)| transaction_claims(index, signed, context.genesis))
-        .collect();
-    let mut ids = Vec::with_capacity(of_transactions.len());
-    let mut claims = Vec::with_capacity(of_transactions.len());
-    for (id, of_one) in of_transactions {
-        ids.push(id);
-        claims.extend(of_one);
+    let mut piece = Piece::default();
+    let unsigned = crate::codec::encode(&signed.transaction);
+    piece.transaction(0, signed, &unsigned, genesis);
+    let verdicts = verify_each(&piece.items().collect::<Vec<_>>());
+    match first_bad(core::slice::from_ref(&piece), &verdicts) {
+        None => Ok(signed.transaction.id(genesis)),
+        Some(error) => Err(error),
     }
-    claims.extend(
-        block
-            .attestations
-            .iter()
-            .enumerate()
-            .map(|(index, signed)| Claim {
-                what: "attestation",
-                index,
-                key: signed.attestation.worker,
-                message: signed.attestation.sign_bytes(context.genesis),
-                signature: signed.signature,
-            }),
-    );
-    first_bad(&claims, |items| verify_batch(items, context.secret)).map_or(Ok(ids), Err)
 }
 
-fn first_bad(claims: &[Claim], verify: impl Fn(&[Item<'_>]) -> Vec<bool>) -> Option<BlockError> {
-    let items: Vec<_> = claims
-        .iter()
-        .map(|claim| Item {
-            key: claim.key.as_bytes(),
-            message: &claim.message,
-            signature: claim.signature.as_bytes(),
+/// Verifies every signature of attestations and of transactions that were not seen, in one batch.
+pub(super) fn verify(
+    decoded: &DecodedBlock,
+    examined: &[Examined],
+    context: &Context<'_>,
+) -> Result<(), BlockError> {
+    use rayon::prelude::*;
+    let block = decoded.block();
+    let transactions = decoded.transactions();
+    let unseen: Vec<_> = (0..)
+        .zip(transactions.iter().zip(examined))
+        .filter(|(_, (_, examined))| !examined.seen)
+        .map(|(index, (transaction, _))| (index, *transaction))
+        .collect();
+    let mut pieces: Vec<Piece> = unseen
+        .par_chunks(TRANSACTIONS_PER_PIECE)
+        .map(|transactions| {
+            let mut piece = Piece::default();
+            for (index, (signed, bytes)) in transactions {
+                let unsigned = unsigned_bytes(signed, bytes);
+                piece.transaction(*index, signed, unsigned, context.genesis);
+            }
+            piece
         })
         .collect();
-    let bad = verify(&items).into_iter().position(|valid| !valid)?;
-    claims.get(bad).map(|claim| BlockError::Signature {
-        what: claim.what,
-        index: claim.index,
-        key: claim.key,
-    })
+    let mut attestations = Piece::default();
+    for (index, signed) in block.attestations.iter().enumerate() {
+        attestations.claim(
+            ("attestation", index),
+            signed.attestation.worker,
+            signed.signature,
+            &[&signed.attestation.sign_bytes(context.genesis)],
+        );
+    }
+    pieces.push(attestations);
+    let items: Vec<_> = pieces.iter().flat_map(Piece::items).collect();
+    let verdicts = verify_batch(&items, context.secret);
+    let Some(error) = first_bad(&pieces, &verdicts) else {
+        return Ok(());
+    };
+    // A key that is no point signs nothing: then the key is what is wrong.
+    if let BlockError::Signature { what, index, .. } = error
+        && what != "attestation"
+        && let Some(signed) = block.transactions.get(index)
+        && let Err(error) = check_transaction(signed, context.genesis)
+    {
+        return Err(BlockError::Check(BlockCheckError::Transaction {
+            index,
+            error,
+        }));
+    }
+    Err(error)
+}
+
+fn first_bad(pieces: &[Piece], verdicts: &[bool]) -> Option<BlockError> {
+    pieces
+        .iter()
+        .flat_map(|piece| &piece.claims)
+        .zip(verdicts)
+        .find(|(_, valid)| !**valid)
+        .map(|(claim, _)| BlockError::Signature {
+            what: claim.what,
+            index: claim.index,
+            key: claim.key,
+        })
 }

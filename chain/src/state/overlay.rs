@@ -1,10 +1,18 @@
 //! Changes on top of a state, with undo, and the writes they come to.
+//!
+//! Accounts that were read beforehand ([`Accounts`]) stand in a list and are reached by their place;
+//! everything else is read when it is first asked for.
 
 use std::collections::BTreeMap;
 
+use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
+use rayon::slice::ParallelSliceMut;
+use smallvec::SmallVec;
+
 use crate::codec;
-use crate::state::StateError;
+use crate::state::accounts::{Accounts, Loaded};
 use crate::state::reader::StateReader;
+use crate::state::{Place, StateError};
 use crate::types::account::Account;
 use crate::types::hash::{AccountId, Hash};
 use crate::types::record::{Chain, LiveTasks, Program, Record, StateKey, Workers};
@@ -12,15 +20,18 @@ use crate::types::task::Task;
 use crate::types::validator::ValidatorSet;
 use crate::types::worker::Worker;
 
+/// An encoded record; an account's needs no memory of its own.
+pub type RecordBytes = SmallVec<[u8; 24]>;
+
 /// One changed record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write {
     /// Its place in the tree.
     pub key: Hash,
     /// Its encoding before, `None` when it did not exist.
-    pub old: Option<Vec<u8>>,
+    pub old: Option<RecordBytes>,
     /// Its encoding after, `None` when it is gone.
-    pub new: Option<Vec<u8>>,
+    pub new: Option<RecordBytes>,
 }
 
 /// What a block changes, by ascending tree key, each key once, every write a difference.
@@ -30,19 +41,72 @@ pub struct WriteSet {
     pub writes: Vec<Write>,
 }
 
+/// Accounts whose writes one thread makes before the work is split.
+const SLOTS_PER_THREAD: usize = 512;
+
 #[derive(Clone, Debug)]
 struct Entry {
     /// Encoded, as the reader gave it.
-    old: Option<Vec<u8>>,
+    old: Option<RecordBytes>,
     now: Option<Record>,
     touched: bool,
+}
+
+/// An account that was read beforehand.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    loaded: Loaded,
+    now: Option<Account>,
+    touched: bool,
+}
+
+/// How to take one change back.
+#[derive(Debug)]
+enum Undo {
+    Slot(usize, Option<Account>, bool),
+    Entry(StateKey, Option<Record>, bool),
 }
 
 /// A view of a state with changes on top.
 pub struct Overlay<'a> {
     reader: &'a dyn StateReader,
+    /// By ascending id.
+    slots: Vec<Slot>,
+    /// Never an account that has a slot.
     entries: BTreeMap<StateKey, Entry>,
-    undo: Vec<(StateKey, Option<Record>, bool)>,
+    undo: Vec<Undo>,
+}
+
+/// What a block's changes come to, summed over the records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SupplyChange {
+    /// Change of balances, collateral and escrows.
+    pub held: i128,
+    /// Change of what the chain's own figures account for: rewards less burns.
+    pub accounted: i128,
+}
+
+/// A record's part in the supply.
+fn share(record: Option<&Record>, sign: i128) -> SupplyChange {
+    let signed = |value: i128| value.saturating_mul(sign);
+    SupplyChange {
+        held: record.map_or(0, |record| signed(i128::from(record.holds().get()))),
+        accounted: match record {
+            Some(Record::Chain(chain)) => signed(chain.made()),
+            _ => 0,
+        },
+    }
+}
+
+impl core::ops::Add for SupplyChange {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            held: self.held.saturating_add(other.held),
+            accounted: self.accounted.saturating_add(other.accounted),
+        }
+    }
 }
 
 macro_rules! typed {
@@ -66,36 +130,38 @@ impl<'a> Overlay<'a> {
     /// A view of `reader` without changes.
     #[must_use]
     pub fn new(reader: &'a dyn StateReader) -> Self {
+        Self::with_accounts(reader, &Accounts::default())
+    }
+
+    /// A view of `reader` without changes, some of whose accounts were read already: those of
+    /// `accounts` are reached by the places that it tells.
+    #[must_use]
+    pub fn with_accounts(reader: &'a dyn StateReader, accounts: &Accounts) -> Self {
+        let slots = accounts.list.iter().map(|loaded| Slot {
+            loaded: *loaded,
+            now: loaded.account,
+            touched: false,
+        });
         Self {
             reader,
+            slots: slots.collect(),
             entries: BTreeMap::new(),
             undo: Vec::new(),
         }
     }
 
-    /// Brings records that were read and decoded elsewhere, so that they need not be read again.
-    pub fn prime(&mut self, records: Vec<(StateKey, Option<Vec<u8>>, Option<Record>)>) {
-        for (key, old, now) in records {
-            self.entries.entry(key).or_insert(Entry {
-                old,
-                now,
-                touched: false,
-            });
-        }
-    }
-
-    /// The record under a key.
+    /// The record under a key that is not an account's.
     ///
     /// # Errors
     /// When the store cannot be read or what it holds does not decode.
-    pub fn get(&mut self, key: StateKey) -> Result<Option<&Record>, StateError> {
+    fn get(&mut self, key: StateKey) -> Result<Option<&Record>, StateError> {
         self.load(key).map(|entry| entry.now.as_ref())
     }
 
     /// Sets a record.
     ///
     /// # Errors
-    /// As [`Overlay::get`].
+    /// When the store cannot be read or what it holds does not decode.
     pub fn put(&mut self, key: StateKey, record: Record) -> Result<(), StateError> {
         self.set(key, Some(record))
     }
@@ -103,12 +169,11 @@ impl<'a> Overlay<'a> {
     /// Removes a record.
     ///
     /// # Errors
-    /// As [`Overlay::get`].
+    /// As [`Overlay::put`].
     pub fn remove(&mut self, key: StateKey) -> Result<(), StateError> {
         self.set(key, None)
     }
 
-    typed!(account_record, Account, Account, Account, id: AccountId);
     typed!(worker, Worker, Worker, Worker, id: AccountId);
     typed!(program, Program, Program, Program, id: Hash);
     typed!(task, Task, Task, Task, id: Hash);
@@ -120,15 +185,51 @@ impl<'a> Overlay<'a> {
     /// An account; one that does not exist is empty.
     ///
     /// # Errors
-    /// As [`Overlay::get`].
+    /// As [`Overlay::put`].
     pub fn account(&mut self, id: AccountId) -> Result<Account, StateError> {
-        Ok(self.account_record(id)?.copied().unwrap_or_default())
+        self.account_at(id, Place::UNKNOWN)
+    }
+
+    /// [`Overlay::account`] for an account whose place may be known.
+    ///
+    /// # Errors
+    /// As [`Overlay::put`].
+    pub fn account_at(&mut self, id: AccountId, place: Place) -> Result<Account, StateError> {
+        if let Some(slot) = self.slot(&id, place).and_then(|at| self.slots.get(at)) {
+            return Ok(slot.now.unwrap_or_default());
+        }
+        let key = StateKey::Account(id);
+        match self.get(key)? {
+            None => Ok(Account::default()),
+            Some(Record::Account(account)) => Ok(*account),
+            Some(_) => Err(StateError::Missing(key)),
+        }
+    }
+
+    /// Sets an account whose place may be known.
+    ///
+    /// # Errors
+    /// As [`Overlay::put`].
+    pub fn put_account(
+        &mut self,
+        id: AccountId,
+        place: Place,
+        account: Account,
+    ) -> Result<(), StateError> {
+        let slot = self.slot(&id, place);
+        if let Some((at, slot)) = slot.and_then(|at| Some((at, self.slots.get_mut(at)?))) {
+            let before = slot.now.replace(account);
+            let touched = core::mem::replace(&mut slot.touched, true);
+            self.undo.push(Undo::Slot(at, before, touched));
+            return Ok(());
+        }
+        self.set(StateKey::Account(id), Some(Record::Account(account)))
     }
 
     /// The list of workers.
     ///
     /// # Errors
-    /// As [`Overlay::get`]; it exists from genesis on.
+    /// As [`Overlay::put`]; it exists from genesis on.
     pub fn workers(&mut self) -> Result<Workers, StateError> {
         self.workers_record()?
             .cloned()
@@ -138,7 +239,7 @@ impl<'a> Overlay<'a> {
     /// The tasks that are not over.
     ///
     /// # Errors
-    /// As [`Overlay::get`]; the record exists from genesis on.
+    /// As [`Overlay::put`]; the record exists from genesis on.
     pub fn live_tasks(&mut self) -> Result<LiveTasks, StateError> {
         self.live_tasks_record()?
             .cloned()
@@ -148,7 +249,7 @@ impl<'a> Overlay<'a> {
     /// The chain's own figures.
     ///
     /// # Errors
-    /// As [`Overlay::get`]; the record exists from genesis on.
+    /// As [`Overlay::put`]; the record exists from genesis on.
     pub fn chain(&mut self) -> Result<Chain, StateError> {
         self.chain_record()?
             .cloned()
@@ -158,7 +259,7 @@ impl<'a> Overlay<'a> {
     /// The validator set.
     ///
     /// # Errors
-    /// As [`Overlay::get`]; the record exists from genesis on.
+    /// As [`Overlay::put`]; the record exists from genesis on.
     pub fn validators(&mut self) -> Result<ValidatorSet, StateError> {
         self.validators_record()?
             .cloned()
@@ -172,43 +273,88 @@ impl<'a> Overlay<'a> {
 
     /// Takes back everything since the last [`Overlay::keep`].
     pub fn revert(&mut self) {
-        while let Some((key, record, touched)) = self.undo.pop() {
-            if let Some(entry) = self.entries.get_mut(&key) {
-                entry.now = record;
-                entry.touched = touched;
+        while let Some(undo) = self.undo.pop() {
+            match undo {
+                Undo::Slot(at, account, touched) => {
+                    if let Some(slot) = self.slots.get_mut(at) {
+                        slot.now = account;
+                        slot.touched = touched;
+                    }
+                }
+                Undo::Entry(key, record, touched) => {
+                    if let Some(entry) = self.entries.get_mut(&key) {
+                        entry.now = record;
+                        entry.touched = touched;
+                    }
+                }
             }
         }
     }
 
-    /// The differences from the reader's state.
+    /// The differences from the reader's state, and what they sum up to.
     ///
     /// # Errors
-    /// Never today; a place for laws that all writes must keep.
-    pub fn into_writes(self) -> Result<WriteSet, StateError> {
-        let mut writes: Vec<_> = self
-            .entries
-            .into_iter()
-            .filter(|(_, entry)| entry.touched)
-            .filter_map(|(key, entry)| {
-                let new = entry.now.as_ref().map(codec::encode);
-                (new != entry.old).then(|| Write {
-                    key: key.tree_key(),
-                    old: entry.old,
-                    new,
-                })
-            })
-            .collect();
-        writes.sort_unstable_by_key(|write| write.key);
-        Ok(WriteSet { writes })
+    /// When a record that was read does not decode.
+    pub fn into_writes(self) -> Result<(WriteSet, SupplyChange), StateError> {
+        let (mut writes, mut sum) = self
+            .slots
+            .into_par_iter()
+            .with_min_len(SLOTS_PER_THREAD)
+            .fold(
+                || (Vec::new(), SupplyChange::default()),
+                |(mut writes, sum), slot| {
+                    let change = slot.write().map_or_else(SupplyChange::default, |write| {
+                        writes.push(write);
+                        let now = slot.now.map(Record::Account);
+                        let old = slot.loaded.account.map(Record::Account);
+                        share(now.as_ref(), 1) + share(old.as_ref(), -1)
+                    });
+                    (writes, sum + change)
+                },
+            )
+            .reduce(
+                || (Vec::new(), SupplyChange::default()),
+                |(mut writes, sum), (more, other)| {
+                    writes.extend(more);
+                    (writes, sum + other)
+                },
+            );
+        for (key, entry) in self.entries {
+            let new = entry.now.as_ref().map(encoded);
+            if !entry.touched || new == entry.old {
+                continue;
+            }
+            let old = decoded(key, entry.old.as_deref())?;
+            sum = sum + share(entry.now.as_ref(), 1) + share(old.as_ref(), -1);
+            writes.push(Write {
+                key: key.tree_key(),
+                old: entry.old,
+                new,
+            });
+        }
+        writes.par_sort_unstable_by_key(|write| write.key);
+        Ok((WriteSet { writes }, sum))
+    }
+
+    /// The slot of an account, by its place when that is known.
+    fn slot(&self, id: &AccountId, place: Place) -> Option<usize> {
+        if let Some(at) = place.index()
+            && self.slots.get(at).is_some_and(|slot| slot.loaded.id == *id)
+        {
+            return Some(at);
+        }
+        self.slots
+            .binary_search_by(|slot| slot.loaded.id.cmp(id))
+            .ok()
     }
 
     fn load(&mut self, key: StateKey) -> Result<&mut Entry, StateError> {
-        use std::collections::btree_map::Entry as Place;
+        use std::collections::btree_map::Entry as Vacancy;
         match self.entries.entry(key) {
-            Place::Occupied(place) => Ok(place.into_mut()),
-            Place::Vacant(place) => {
-                let (old, now) = read_record(self.reader, key)?;
-                Ok(place.insert(Entry {
+            Vacancy::Occupied(found) => Ok(found.into_mut()),
+            Vacancy::Vacant(vacant) => {
+                let (old, now) = read_record(self.reader, key, &key.tree_key())?;
+                Ok(vacant.insert(Entry {
                     old,
                     now,
                     touched: false,
@@ -218,27 +364,57 @@ impl<'a> Overlay<'a> {
     }
 
     fn set(&mut self, key: StateKey, record: Option<Record>) -> Result<(), StateError> {
+        if let (StateKey::Account(id), Some(Record::Account(account))) = (key, &record)
+            && self.slot(&id, Place::UNKNOWN).is_some()
+        {
+            return self.put_account(id, Place::UNKNOWN, *account);
+        }
         let entry = self.load(key)?;
         let before = core::mem::replace(&mut entry.now, record);
         let touched = core::mem::replace(&mut entry.touched, true);
-        self.undo.push((key, before, touched));
+        self.undo.push(Undo::Entry(key, before, touched));
         Ok(())
     }
 }
 
-/// A stored record: its bytes and their meaning.
-pub type Stored = (Option<Vec<u8>>, Option<Record>);
+impl Slot {
+    /// What became of the account, `None` when nothing did.
+    fn write(&self) -> Option<Write> {
+        let old = self.loaded.account;
+        (self.touched && self.now != old).then(|| Write {
+            key: self.loaded.tree_key,
+            old: old.map(|account| encoded(&Record::Account(account))),
+            new: self.now.map(|account| encoded(&Record::Account(account))),
+        })
+    }
+}
 
-/// Reads and decodes one record.
+fn encoded(record: &Record) -> RecordBytes {
+    let mut bytes = RecordBytes::new();
+    codec::encode_into(record, &mut bytes);
+    bytes
+}
+
+/// A stored record: its bytes and their meaning.
+pub type Stored = (Option<RecordBytes>, Option<Record>);
+
+/// Reads and decodes the record of `key`, whose place in the tree is `tree_key`.
 ///
 /// # Errors
 /// When the store cannot be read or what it holds does not decode.
-pub fn read_record(reader: &dyn StateReader, key: StateKey) -> Result<Stored, StateError> {
-    let old = reader.read(&key.tree_key())?;
-    let now = old
-        .as_deref()
+pub(super) fn read_record(
+    reader: &dyn StateReader,
+    key: StateKey,
+    tree_key: &Hash,
+) -> Result<Stored, StateError> {
+    let old = reader.read(tree_key)?;
+    let now = decoded(key, old.as_deref())?;
+    Ok((old.map(|bytes| RecordBytes::from_slice(&bytes)), now))
+}
+
+fn decoded(key: StateKey, bytes: Option<&[u8]>) -> Result<Option<Record>, StateError> {
+    bytes
         .map(Record::decode)
         .transpose()
-        .map_err(|error| StateError::Damaged { key, error })?;
-    Ok((old, now))
+        .map_err(|error| StateError::Damaged { key, error })
 }

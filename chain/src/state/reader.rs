@@ -1,5 +1,6 @@
 //! Reading the state of a block.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::state::StateError;
@@ -11,7 +12,7 @@ pub trait StateReader: Sync {
     ///
     /// # Errors
     /// When the store cannot be read.
-    fn read(&self, key: &Hash) -> Result<Option<Vec<u8>>, StateError>;
+    fn read(&self, key: &Hash) -> Result<Option<Cow<'_, [u8]>>, StateError>;
 }
 
 /// The state before genesis.
@@ -19,14 +20,14 @@ pub trait StateReader: Sync {
 pub struct EmptyState;
 
 impl StateReader for EmptyState {
-    fn read(&self, _: &Hash) -> Result<Option<Vec<u8>>, StateError> {
+    fn read(&self, _: &Hash) -> Result<Option<Cow<'_, [u8]>>, StateError> {
         Ok(None)
     }
 }
 
 /// A state in memory.
 impl StateReader for BTreeMap<Hash, Vec<u8>> {
-    fn read(&self, key: &Hash) -> Result<Option<Vec<u8>>, StateError> {
-        Ok(self.get(key).cloned())
+    fn read(&self, key: &Hash) -> Result<Option<Cow<'_, [u8]>>, StateError> {
+        Ok(self.get(key).map(|bytes| Cow::Borrowed(bytes.as_slice())))
     }
 }

@@ -202,7 +202,7 @@ impl Genesis {
         for (key, record) in records {
             overlay.put(key, record)?;
         }
-        Ok(overlay.into_writes()?)
+        Ok(overlay.into_writes()?.0)
     }
 
     fn check(&self) -> Result<(), GenesisError> {

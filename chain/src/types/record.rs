@@ -129,6 +129,14 @@ pub struct Chain {
     pub rewarded: Amount,
 }
 
+impl Chain {
+    /// Grain made since genesis: rewards less burns.
+    #[must_use]
+    pub fn made(&self) -> i128 {
+        i128::from(self.rewarded.get()).saturating_sub(i128::from(self.burned.get()))
+    }
+}
+
 /// Any record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Record {

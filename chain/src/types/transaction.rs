@@ -10,6 +10,19 @@ use crate::types::worker::WorkerTerms;
 /// Largest encoded signed transaction: a program of the largest size and room for the rest.
 pub const TRANSACTION_BYTES_MAX: usize = (1 << 20) + 4096;
 
+/// What the bytes begin with that a sender signs.
+pub(crate) const TRANSACTION_TAG: &[u8] = b"proofmill/transaction/v1";
+/// What the bytes begin with that a sponsor signs.
+pub(crate) const SPONSOR_TAG: &[u8] = b"proofmill/sponsor/v1";
+
+/// The id of the transaction whose unsigned encoding this is.
+pub(crate) fn id_of_encoding(genesis: &Hash, unsigned: &[u8]) -> Hash {
+    Hash::of(
+        "proofmill/transaction-id/v1",
+        &[TRANSACTION_TAG, genesis.as_bytes(), unsigned],
+    )
+}
+
 /// What a transaction does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -133,19 +146,19 @@ impl Transaction {
     /// What the sender signs: a domain tag, the genesis hash and the encoded transaction.
     #[must_use]
     pub fn sign_bytes(&self, genesis: &Hash) -> Vec<u8> {
-        self.tagged(b"proofmill/transaction/v1", genesis)
+        self.tagged(TRANSACTION_TAG, genesis)
     }
 
     /// What the sponsor signs: the same under a tag of its own.
     #[must_use]
     pub fn sponsor_sign_bytes(&self, genesis: &Hash) -> Vec<u8> {
-        self.tagged(b"proofmill/sponsor/v1", genesis)
+        self.tagged(SPONSOR_TAG, genesis)
     }
 
     /// The transaction's id: a hash of the unsigned transaction, never of a signature.
     #[must_use]
     pub fn id(&self, genesis: &Hash) -> Hash {
-        Hash::of("proofmill/transaction-id/v1", &[&self.sign_bytes(genesis)])
+        id_of_encoding(genesis, &crate::codec::encode(self))
     }
 
     /// The weight that the fee is proportional to: the action's own plus one per encoded byte.

@@ -232,7 +232,7 @@ impl World {
             id: genesis.hash(),
             state: writes
                 .into_iter()
-                .map(|write| (write.key, write.new.expect("genesis only creates")))
+                .map(|write| (write.key, write.new.expect("genesis only creates").to_vec()))
                 .collect(),
             tree: Tree::new().update(&leaves),
             height: Height::ZERO,
@@ -258,6 +258,7 @@ impl World {
             tree: &self.tree,
             machine: &Magic,
             secret: &self.secret,
+            seen: None,
         }
     }
 
@@ -306,9 +307,12 @@ impl World {
 
     pub(crate) fn apply(&mut self, sealed: &SealedBlock) {
         for write in &sealed.effects().writes.writes {
-            assert_eq!(self.state.get(&write.key), write.old.as_ref());
+            assert_eq!(
+                self.state.get(&write.key).map(Vec::as_slice),
+                write.old.as_deref()
+            );
             match &write.new {
-                Some(bytes) => self.state.insert(write.key, bytes.clone()),
+                Some(bytes) => self.state.insert(write.key, bytes.to_vec()),
                 None => self.state.remove(&write.key),
             };
         }

@@ -7,8 +7,10 @@ use proofmill_chain::check::{
 use proofmill_chain::codec::{self, DecodeError};
 use proofmill_chain::crypto::verify::{Item, verify};
 use proofmill_chain::execute::{BlockContext, Executor, Prepared};
+use proofmill_chain::merkle;
 use proofmill_chain::pipeline::{BlockError, judge, verify_transaction};
 use proofmill_chain::state::StateError;
+use proofmill_chain::state::accounts::{Accounts, Slots};
 use proofmill_chain::types::hash::{AccountId, Hash, VrfOutput};
 use proofmill_chain::types::receipt::{Failure, Outcome};
 use proofmill_chain::types::task::{ATTESTATION_BYTES_MAX, AttestationMessage};
@@ -151,6 +153,8 @@ impl Engine {
         }
         let bytes = check_transaction(&signed, &genesis)?;
         verify_transaction(&signed, &genesis).map_err(AdmitError::Signature)?;
+        self.seen
+            .insert(&merkle::leaf_hash(&codec::encode(&signed)));
         if let Action::PublishProgram { module } = &signed.transaction.action {
             self.machine()
                 .explain(module.as_bytes())
@@ -195,12 +199,14 @@ impl Engine {
                 beacon_output: &beacon_output,
                 reward: self.validator(),
             },
+            &Accounts::default(),
         )?;
         let applied = executor.transaction(&Prepared {
             signed,
             id,
             bytes,
             program: judge(signed, self.machine()),
+            slots: Slots::default(),
         })?;
         // What is inadmissible now the pool says better: it knows what waits before it.
         if applied.is_err() {

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::PoisonError;
 
 use proofmill_chain::codec;
+use proofmill_chain::pipeline::DecodedBlock;
 use proofmill_chain::state::overlay::WriteSet;
 use proofmill_chain::tree::Tree;
-use proofmill_chain::types::block::{BLOCK_BYTES_MAX, Block, Certificate};
+use proofmill_chain::types::block::Certificate;
 use proofmill_chain::types::hash::{AccountId, Blob, Hash};
 use proofmill_chain::types::receipt::{Outcome, Receipt};
 use proofmill_chain::types::transaction::{Action, Transaction};
@@ -21,8 +22,8 @@ use super::{Current, DIFFS_KEPT, Head, Store, StoreError, diff};
 pub struct CommitBatch<'a> {
     /// The block's hash.
     pub hash: Hash,
-    /// The block.
-    pub block: &'a Block,
+    /// The block with its encoding.
+    pub block: &'a DecodedBlock,
     /// Why it is final.
     pub certificate: &'a Certificate,
     /// What became of its transactions, in their order.
@@ -48,7 +49,7 @@ impl Store {
         self.check_follows(&commit)?;
         let batch = self.batch(&commit)?;
         self.write_synced(batch)?;
-        let header = &commit.block.header;
+        let header = &commit.block.block().header;
         self.set_current(Current {
             head: Head {
                 height: header.height,
@@ -104,7 +105,7 @@ impl Store {
 
     fn check_follows(&self, commit: &CommitBatch<'_>) -> Result<(), StoreError> {
         let refuse = |what: String| Err(StoreError::Refused(what));
-        let header = &commit.block.header;
+        let header = &commit.block.block().header;
         let head = self.head();
         if header.height != head.height.next() {
             return refuse(format!(
@@ -132,11 +133,11 @@ impl Store {
                 certificate.block, certificate.height
             ));
         }
-        if commit.receipts.len() != commit.block.transactions.len() {
+        if commit.receipts.len() != commit.block.block().transactions.len() {
             return refuse(format!(
                 "{} receipts for {} transactions",
                 commit.receipts.len(),
-                commit.block.transactions.len()
+                commit.block.block().transactions.len()
             ));
         }
         if commit.tree.root() != header.state_root {
@@ -150,24 +151,16 @@ impl Store {
     }
 
     fn batch(&self, commit: &CommitBatch<'_>) -> Result<WriteBatch, StoreError> {
-        let header = &commit.block.header;
+        let header = &commit.block.block().header;
         let key = keys::height_key(header.height);
-        let header_bytes = codec::encode(header);
-        let block_bytes = codec::encode(commit.block);
-        // The header stands first in a block's encoding; the body is what follows.
-        let body = block_bytes
-            .strip_prefix(header_bytes.as_slice())
-            .ok_or_else(|| {
-                StoreError::Refused("the block does not begin with its header".into())
-            })?;
+        let (header_bytes, body) = commit.block.header_and_body();
         let certificate = codec::encode(commit.certificate);
         let receipts = codec::encode(&commit.receipts);
-        bounded("block", block_bytes.len(), BLOCK_BYTES_MAX)?;
         bounded("certificate", certificate.len(), CERTIFICATE_BYTES_MAX)?;
         bounded("receipts", receipts.len(), RECEIPTS_BYTES_MAX)?;
 
         let mut batch = WriteBatch::default();
-        batch.put_cf(self.column(Family::Header), key, &header_bytes);
+        batch.put_cf(self.column(Family::Header), key, header_bytes);
         batch.put_cf(self.column(Family::Body), key, body);
         batch.put_cf(self.column(Family::Certificate), key, &certificate);
         batch.put_cf(self.column(Family::Receipts), key, &receipts);
@@ -202,10 +195,15 @@ impl Store {
 
     fn add_index(&self, batch: &mut WriteBatch, commit: &CommitBatch<'_>) {
         let index = self.column(Family::Index);
-        let height = commit.block.header.height;
+        let height = commit.block.block().header.height;
         let at = keys::height_key(height);
         batch.put_cf(index, keys::block_index(&commit.hash), at);
-        let pairs = commit.block.transactions.iter().zip(commit.receipts);
+        let pairs = commit
+            .block
+            .block()
+            .transactions
+            .iter()
+            .zip(commit.receipts);
         for (number, (signed, receipt)) in (0_u32..).zip(pairs) {
             let position = (height, number);
             let id = receipt.transaction;

@@ -49,8 +49,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<WriteSet, DecodeError> {
         .into_iter()
         .map(|entry| Write {
             key: entry.key,
-            old: entry.old.map(Blob::into_bytes),
-            new: entry.new.map(Blob::into_bytes),
+            old: entry.old.map(|bytes| bytes.into_bytes().into()),
+            new: entry.new.map(|bytes| bytes.into_bytes().into()),
         })
         .collect();
     Ok(WriteSet { writes })

@@ -1,5 +1,7 @@
 //! Reading what is committed, from the newest state or from one moment of it.
 
+use std::borrow::Cow;
+
 use proofmill_chain::codec::{self, decode};
 use proofmill_chain::state::StateError;
 use proofmill_chain::state::overlay::WriteSet;
@@ -320,8 +322,8 @@ impl<'a> View<'a> {
 }
 
 impl StateReader for View<'_> {
-    fn read(&self, key: &Hash) -> Result<Option<Vec<u8>>, StateError> {
-        Ok(self.get(Family::State, key.as_ref())?)
+    fn read(&self, key: &Hash) -> Result<Option<Cow<'_, [u8]>>, StateError> {
+        Ok(self.get(Family::State, key.as_ref())?.map(Cow::Owned))
     }
 }
 

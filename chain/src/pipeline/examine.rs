@@ -1,0 +1,95 @@
+//! What a block's transactions tell without the state and without their signatures.
+
+use rayon::iter::{
+    IndexedParallelIterator, IntoParallelIterator, IntoParallelRefIterator, ParallelIterator,
+};
+
+use super::{BlockError, Context, DecodedBlock};
+use crate::check::{BlockCheckError, TransactionError, check_form, key_error};
+use crate::crypto::verify::admit_key;
+use crate::merkle;
+use crate::state::accounts::Accounts;
+use crate::types::hash::{Hash, Signature};
+use crate::types::transaction::{Action, SignedTransaction, id_of_encoding};
+
+/// Transactions that one thread examines before the work is split.
+const TRANSACTIONS_PER_THREAD: usize = 64;
+
+/// What is known of a transaction.
+#[derive(Clone, Debug)]
+pub(super) struct Examined {
+    pub(super) id: Hash,
+    /// Encoded length.
+    pub(super) bytes: usize,
+    /// Hash of the whole encoding: its leaf under the transactions' root.
+    pub(super) leaf: Hash,
+    /// Whether this node has verified it before.
+    pub(super) seen: bool,
+}
+
+/// Hashes and checks each transaction.
+pub(super) fn examine(
+    decoded: &DecodedBlock,
+    context: &Context<'_>,
+) -> Vec<(Examined, Result<(), TransactionError>)> {
+    decoded
+        .transactions()
+        .par_iter()
+        .with_min_len(TRANSACTIONS_PER_THREAD)
+        .map(|(signed, bytes)| {
+            let leaf = merkle::leaf_hash(bytes);
+            let seen = context.seen.is_some_and(|seen| seen.contains(&leaf));
+            let examined = Examined {
+                id: id_of_encoding(context.genesis, unsigned_bytes(signed, bytes)),
+                bytes: bytes.len(),
+                leaf,
+                seen,
+            };
+            (examined, check_form(signed, bytes.len(), context.genesis))
+        })
+        .collect()
+}
+
+/// The encoding of the unsigned transaction, which the signatures follow.
+pub(super) fn unsigned_bytes<'a>(signed: &SignedTransaction, bytes: &'a [u8]) -> &'a [u8] {
+    /// The mark before the sponsor's signature.
+    const MARK: usize = 1;
+    let sponsor = signed.sponsor_signature.map_or(0, |_| Signature::LEN);
+    let signatures = Signature::LEN.saturating_add(MARK).saturating_add(sponsor);
+    bytes
+        .len()
+        .checked_sub(signatures)
+        .and_then(|unsigned| bytes.get(..unsigned))
+        .unwrap_or_default()
+}
+
+/// Admits the recipients that no one has admitted before: an account that exists was admitted when it
+/// was made, and a key that signs is a point.
+pub(super) fn admit_recipients(
+    transactions: &[SignedTransaction],
+    examined: &[Examined],
+    accounts: &Accounts,
+) -> Result<(), BlockError> {
+    let newcomers: Vec<_> = (0..)
+        .zip(transactions.iter().zip(examined))
+        .filter(|(index, (_, examined))| {
+            let recipient = accounts.get(accounts.slots(*index).recipient);
+            !examined.seen && recipient.is_some_and(|loaded| loaded.account.is_none())
+        })
+        .filter_map(|(index, (signed, _))| match &signed.transaction.action {
+            Action::Transfer { to, .. } => Some((index, to)),
+            _ => None,
+        })
+        .collect();
+    let refused = newcomers
+        .into_par_iter()
+        .map(|(index, to)| (index, to, admit_key(to.as_bytes())))
+        .find_first(|(_, _, admitted)| admitted.is_err());
+    match refused {
+        Some((index, to, Err(error))) => Err(BlockError::Check(BlockCheckError::Transaction {
+            index,
+            error: key_error("recipient", to, error),
+        })),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,177 @@
+//! The accounts that a list of transactions touches, read before the transactions take effect.
+//!
+//! Which accounts a transaction touches as sender, payer or recipient is written in the transaction,
+//! so they are read in parallel, once each, and every transaction is told the places of its own:
+//! applying a transfer then looks nothing up.
+
+use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
+use rayon::slice::ParallelSliceMut;
+
+use crate::state::overlay::read_record;
+use crate::state::reader::StateReader;
+use crate::state::{Place, StateError};
+use crate::types::account::Account;
+use crate::types::hash::{AccountId, Hash};
+use crate::types::record::{Record, StateKey};
+use crate::types::transaction::{Action, SignedTransaction};
+
+/// Accounts that one thread reads before the work is split.
+const READS_PER_THREAD: usize = 256;
+
+/// An account as the state has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// Whose.
+    pub id: AccountId,
+    /// Its place in the state tree.
+    pub tree_key: Hash,
+    /// The record; `None` when the account does not exist.
+    pub account: Option<Account>,
+}
+
+/// Where a transaction's accounts stand in [`Accounts`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Slots {
+    /// The sender's.
+    pub sender: Place,
+    /// That of who pays the fee.
+    pub payer: Place,
+    /// A transfer's recipient's.
+    pub recipient: Place,
+}
+
+/// The accounts of a list of transactions, by ascending id, and each transaction's places in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Accounts {
+    pub(super) list: Vec<Loaded>,
+    slots: Vec<Slots>,
+}
+
+/// What an account is to a transaction.
+#[derive(Clone, Copy)]
+enum Role {
+    Sender,
+    Sponsor,
+    Recipient,
+}
+
+/// One mention of an account: the first bytes of its id, which decide most comparisons, and where it
+/// is mentioned.
+struct Mention {
+    prefix: u64,
+    transaction: u32,
+    role: Role,
+}
+
+impl Accounts {
+    /// Reads the accounts that these transactions mention.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub fn load(
+        reader: &dyn StateReader,
+        transactions: &[SignedTransaction],
+    ) -> Result<Self, StateError> {
+        let mentions = sorted_mentions(transactions);
+        let mut ids: Vec<AccountId> = Vec::with_capacity(mentions.len());
+        let mut slots = vec![Slots::default(); transactions.len()];
+        for mention in &mentions {
+            let id = mention.id(transactions);
+            if ids.last() != Some(&id) {
+                ids.push(id);
+            }
+            let place = Place::at(ids.len().saturating_sub(1));
+            if let Some(slots) = slots.get_mut(mention.transaction as usize) {
+                match mention.role {
+                    Role::Sender => slots.sender = place,
+                    Role::Sponsor => slots.payer = place,
+                    Role::Recipient => slots.recipient = place,
+                }
+            }
+        }
+        for slots in &mut slots {
+            slots.payer = slots.payer.or(slots.sender);
+        }
+        let list = ids
+            .par_iter()
+            .with_min_len(READS_PER_THREAD)
+            .map(|id| load(reader, *id))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { list, slots })
+    }
+
+    /// The places of transaction `index`'s accounts.
+    #[must_use]
+    pub fn slots(&self, index: usize) -> Slots {
+        self.slots.get(index).copied().unwrap_or_default()
+    }
+
+    /// The account at a place.
+    #[must_use]
+    pub fn get(&self, place: Place) -> Option<&Loaded> {
+        self.list.get(place.index()?)
+    }
+}
+
+fn load(reader: &dyn StateReader, id: AccountId) -> Result<Loaded, StateError> {
+    let key = StateKey::Account(id);
+    let tree_key = key.tree_key();
+    let account = match read_record(reader, key, &tree_key)?.1 {
+        None => None,
+        Some(Record::Account(account)) => Some(account),
+        Some(_) => return Err(StateError::Missing(key)),
+    };
+    Ok(Loaded {
+        id,
+        tree_key,
+        account,
+    })
+}
+
+fn sorted_mentions(transactions: &[SignedTransaction]) -> Vec<Mention> {
+    let mut mentions = Vec::with_capacity(transactions.len().saturating_mul(2));
+    for (index, signed) in (0_u32..).zip(transactions) {
+        let mut mention = |id: &AccountId, role| {
+            mentions.push(Mention {
+                prefix: prefix(id),
+                transaction: index,
+                role,
+            });
+        };
+        let transaction = &signed.transaction;
+        mention(&transaction.sender, Role::Sender);
+        if let Some(sponsor) = &transaction.sponsor {
+            mention(sponsor, Role::Sponsor);
+        }
+        if let Action::Transfer { to, .. } = &transaction.action {
+            mention(to, Role::Recipient);
+        }
+    }
+    mentions.par_sort_unstable_by(|a, b| {
+        a.prefix
+            .cmp(&b.prefix)
+            .then_with(|| a.id(transactions).cmp(&b.id(transactions)))
+    });
+    mentions
+}
+
+fn prefix(id: &AccountId) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = *id.as_bytes();
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+}
+
+impl Mention {
+    /// The account mentioned. Only mentions of these transactions are asked.
+    fn id(&self, transactions: &[SignedTransaction]) -> AccountId {
+        let transaction = transactions
+            .get(self.transaction as usize)
+            .map(|signed| &signed.transaction);
+        let id = transaction.and_then(|transaction| match (self.role, &transaction.action) {
+            (Role::Sender, _) => Some(transaction.sender),
+            (Role::Sponsor, _) => transaction.sponsor,
+            (Role::Recipient, Action::Transfer { to, .. }) => Some(*to),
+            (Role::Recipient, _) => None,
+        });
+        id.unwrap_or(AccountId::new([0; AccountId::LEN]))
+    }
+}
