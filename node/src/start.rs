@@ -1,10 +1,13 @@
 //! A running node: store, engine, gossip, consensus and front end, started and stopped in order.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use libp2p::Multiaddr;
+use libp2p::multiaddr::Protocol;
 use proofmill_chain::crypto::verify::BatchSecret;
 use proofmill_chain::pipeline::{SEEN_MAX, SeenTransactions};
 use proofmill_consensus::{EngineConfig, EngineHandle, EngineStatus, Timeouts};
@@ -79,10 +82,12 @@ pub async fn run(
     }));
 
     let validator_keys = read_keys(&home)?;
+    let consensus_address = with_port(&config.consensus.listen)
+        .with_context(|| format!("no free port for {}", config.consensus.listen))?;
     let started = EngineHandle::start(
         EngineConfig {
             home: home.wal(),
-            listen: config.consensus.listen.to_string(),
+            listen: consensus_address.to_string(),
             persistent_peers: config
                 .consensus
                 .peers
@@ -109,7 +114,7 @@ pub async fn run(
         let ready = Ready {
             rpc: format!("http://{rpc_address}/rpc"),
             gossip: gossip_address.to_string(),
-            consensus: format!("{}/p2p/{peer}", config.consensus.listen),
+            consensus: format!("{consensus_address}/p2p/{peer}"),
             pid: std::process::id(),
         };
         let text = serde_json::to_string_pretty(&ready).context("a ready file is plain JSON")?;
@@ -198,6 +203,31 @@ async fn open_engine(home: &Home, config: &Config) -> Result<Arc<Engine>> {
     Ok(Arc::new(engine))
 }
 
+/// The address with a port that is free now in the place of port 0: the engine does not tell which one
+/// the system gave it.
+fn with_port(address: &Multiaddr) -> std::io::Result<Multiaddr> {
+    let mut host = IpAddr::from(Ipv4Addr::UNSPECIFIED);
+    let mut chosen = Multiaddr::empty();
+    for part in address {
+        chosen.push(match part {
+            Protocol::Tcp(0) => {
+                let listener = std::net::TcpListener::bind((host, 0))?;
+                Protocol::Tcp(listener.local_addr()?.port())
+            }
+            Protocol::Ip4(ip) => {
+                host = ip.into();
+                part
+            }
+            Protocol::Ip6(ip) => {
+                host = ip.into();
+                part
+            }
+            other => other,
+        });
+    }
+    Ok(chosen)
+}
+
 fn random<const N: usize>() -> Result<[u8; N]> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).context("the system gave no random numbers")?;
@@ -241,5 +271,28 @@ fn admit_all(engine: &Engine, mut incoming: mpsc::Receiver<Incoming>) {
     while let Some(message) = incoming.blocking_recv() {
         let acceptance = engine.admit_gossip(message.topic, &message.bytes);
         message.answer(acceptance);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use libp2p::Multiaddr;
+    use libp2p::multiaddr::Protocol;
+
+    use super::with_port;
+
+    fn address(text: &str) -> Multiaddr {
+        text.parse().expect("an address")
+    }
+
+    #[test]
+    fn port_zero_becomes_a_port_and_others_stay() {
+        let kept = address("/ip4/127.0.0.1/tcp/26750");
+        assert_eq!(with_port(&kept).expect("nothing to find"), kept);
+        for free in ["/ip4/127.0.0.1/tcp/0", "/ip4/0.0.0.0/tcp/0"] {
+            let found = with_port(&address(free)).expect("a port is free");
+            let ports = |part| matches!(part, Protocol::Tcp(port) if port > 0);
+            assert_eq!(found.iter().filter(|part| ports(part.clone())).count(), 1);
+        }
     }
 }

@@ -263,18 +263,13 @@ async fn rpc(State(front): State<Front>, request: Request) -> Response {
         true => 0,
         false => HTTP_BODY_DRAINED_MAX,
     };
-    let body = match timeout_at(deadline, collect(request.into_body(), drained_max)).await {
+    let body = request.into_body();
+    let announced_too_long = body.size_hint().lower() > HTTP_BODY_MAX as u64;
+    let body = match timeout_at(deadline, collect(body, drained_max)).await {
         Ok(Ok(body)) => body,
-        Ok(Err(Unread::TooLong)) => {
-            let error = Error::new(
-                Code::InvalidRequest,
-                format!("the body has more than {HTTP_BODY_MAX} bytes"),
-            );
-            return refusal(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                &error.with("expected", HTTP_BODY_MAX),
-            );
-        }
+        Ok(Err(Unread::TooLong)) => return too_long(),
+        // A body that was announced as too long is refused for that, whether it came or not.
+        Err(_) if announced_too_long => return too_long(),
         Ok(Err(Unread::Broken)) => {
             let error = Error::new(Code::InvalidRequest, "the body broke off");
             return refusal(StatusCode::BAD_REQUEST, &error);
@@ -359,6 +354,17 @@ async fn no_route() -> Response {
 fn refusal(status: StatusCode, error: &Error) -> Response {
     let text = request::answer(RawValue::NULL, &Err(error.clone()));
     (status, [(CONTENT_TYPE, JSON)], text).into_response()
+}
+
+fn too_long() -> Response {
+    let error = Error::new(
+        Code::InvalidRequest,
+        format!("the body has more than {HTTP_BODY_MAX} bytes"),
+    );
+    refusal(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        &error.with("expected", HTTP_BODY_MAX),
+    )
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

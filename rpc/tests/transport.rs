@@ -132,6 +132,12 @@ async fn a_call_that_takes_too_long_is_answered() {
     let head = format!("POST /rpc HTTP/1.1\r\nhost: x\r\n{JSON}content-length: 10\r\n\r\n{{");
     let reply = exchange(server.address, head.as_bytes()).await;
     assert_eq!((reply.status, reply.code()), (408, -32032));
+    // One that was announced as too long is refused for its length, even if it never comes.
+    let announced = HTTP_BODY_MAX + 1;
+    let head =
+        format!("POST /rpc HTTP/1.1\r\nhost: x\r\n{JSON}content-length: {announced}\r\n\r\n{{");
+    let reply = exchange(server.address, head.as_bytes()).await;
+    assert_eq!((reply.status, reply.code()), (413, -32600));
 }
 
 #[tokio::test]

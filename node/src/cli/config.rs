@@ -57,7 +57,7 @@ pub struct Flags {
     #[arg(long, value_name = "MS")]
     pub block_idle_ms: Option<String>,
     /// Count all money every so many blocks; 0 for never
-    #[arg(long, value_name = "BLOCKS")]
+    #[arg(long, visible_alias = "verify-supply", value_name = "BLOCKS")]
     pub supply_verify_every: Option<String>,
     /// What is logged: a level, or levels by module
     #[arg(long, value_name = "LEVEL")]
