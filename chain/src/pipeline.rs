@@ -19,7 +19,7 @@ pub use self::error::BlockError;
 pub use self::signatures::verify_transaction;
 use crate::check::{self, BlockCheckError, TransactionError};
 use crate::codec::{self, DecodeError};
-use crate::crypto::verify::{BatchSecret, Item};
+use crate::crypto::verify::{Item, Verifier};
 use crate::crypto::vrf;
 use crate::execute::{
     BlockContext, Effects, ExecuteError, Executor, Outputs, Prepared, beacon_message,
@@ -55,8 +55,8 @@ pub struct Context<'a> {
     pub tree: &'a Tree,
     /// Judges modules.
     pub machine: &'a dyn Machine,
-    /// This node's secret for batch verification.
-    pub secret: &'a BatchSecret,
+    /// This node's batch verification, with its secret and the keys it knows.
+    pub verifier: &'a Verifier,
 }
 
 /// A block that does not contradict itself or its parent's header.

@@ -1,7 +1,7 @@
 //! Every signature in a block: who signed what, and whether it verifies.
 
 use super::{BlockError, Context};
-use crate::crypto::verify::{Item, verify_batch, verify_each};
+use crate::crypto::verify::{Item, verify_each};
 use crate::types::block::Block;
 use crate::types::hash::{AccountId, Hash, Signature};
 use crate::types::transaction::{Action, SignedTransaction, worker_consent_bytes};
@@ -93,7 +93,7 @@ pub(super) fn verify(block: &Block, context: &Context<'_>) -> Result<Vec<Hash>, 
                 signature: signed.signature,
             }),
     );
-    first_bad(&claims, |items| verify_batch(items, context.secret)).map_or(Ok(ids), Err)
+    first_bad(&claims, |items| context.verifier.verify_batch(items)).map_or(Ok(ids), Err)
 }
 
 fn first_bad(claims: &[Claim], verify: impl Fn(&[Item<'_>]) -> Vec<bool>) -> Option<BlockError> {
