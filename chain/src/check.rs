@@ -77,10 +77,11 @@ pub fn check_transaction(
     genesis: &Hash,
 ) -> Result<usize, TransactionError> {
     let bytes = codec::encode(signed).len();
-    check_form(signed, bytes, genesis)?;
+    check_chain(signed.transaction.chain, genesis)?;
     for (role, key) in keys(&signed.transaction) {
-        admit(role, key)?;
+        admit_key(key.as_bytes()).map_err(|error| key_error(role, key, error))?;
     }
+    check_form(signed, bytes, genesis)?;
     Ok(bytes)
 }
 
@@ -153,10 +154,6 @@ fn check_chain(given: [u8; 4], genesis: &Hash) -> Result<(), TransactionError> {
     } else {
         Err(TransactionError::WrongChain { given, expected })
     }
-}
-
-fn admit(role: &'static str, key: &AccountId) -> Result<(), TransactionError> {
-    admit_key(key.as_bytes()).map_err(|error| key_error(role, key, error))
 }
 
 const fn require(

@@ -25,7 +25,7 @@ pub use self::seen::{SEEN_MAX, SeenTransactions};
 pub use self::signatures::verify_transaction;
 use crate::check::{self, BlockCheckError, Roots};
 use crate::codec::DecodeError;
-use crate::crypto::verify::{BatchSecret, Item};
+use crate::crypto::verify::{Item, Verifier};
 use crate::crypto::vrf;
 use crate::execute::{
     BlockContext, Effects, ExecuteError, Executor, Outputs, Prepared, beacon_message,
@@ -63,8 +63,8 @@ pub struct Context<'a> {
     pub tree: &'a Tree,
     /// Judges modules.
     pub machine: &'a dyn Machine,
-    /// This node's secret for batch verification.
-    pub secret: &'a BatchSecret,
+    /// This node's batch verification, with its secret and the keys it knows.
+    pub verifier: &'a Verifier,
     /// What this node has verified before; without it everything is verified.
     pub seen: Option<&'a SeenTransactions>,
 }
@@ -204,7 +204,7 @@ pub fn verify(checked: CheckedBlock, context: &Context<'_>) -> Result<VerifiedBl
         || {
             let accounts = Accounts::load(context.state, transactions)?;
             signatures::verify(decoded, examined, context)?;
-            examine::admit_recipients(transactions, examined, &accounts)?;
+            examine::admit_recipients(transactions, examined, &accounts, context)?;
             Ok::<_, BlockError>((accounts, judge_programs(transactions, context.machine)))
         },
     );

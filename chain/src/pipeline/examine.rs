@@ -1,12 +1,9 @@
 //! What a block's transactions tell without the state and without their signatures.
 
-use rayon::iter::{
-    IndexedParallelIterator, IntoParallelIterator, IntoParallelRefIterator, ParallelIterator,
-};
+use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
 
 use super::{BlockError, Context, DecodedBlock};
 use crate::check::{BlockCheckError, TransactionError, check_form, key_error};
-use crate::crypto::verify::admit_key;
 use crate::merkle;
 use crate::state::accounts::Accounts;
 use crate::types::hash::{Hash, Signature};
@@ -69,6 +66,7 @@ pub(super) fn admit_recipients(
     transactions: &[SignedTransaction],
     examined: &[Examined],
     accounts: &Accounts,
+    context: &Context<'_>,
 ) -> Result<(), BlockError> {
     let newcomers: Vec<_> = (0..)
         .zip(transactions.iter().zip(examined))
@@ -81,15 +79,13 @@ pub(super) fn admit_recipients(
             _ => None,
         })
         .collect();
-    let refused = newcomers
-        .into_par_iter()
-        .map(|(index, to)| (index, to, admit_key(to.as_bytes())))
-        .find_first(|(_, _, admitted)| admitted.is_err());
-    match refused {
-        Some((index, to, Err(error))) => Err(BlockError::Check(BlockCheckError::Transaction {
+    let keys: Vec<_> = newcomers.iter().map(|(_, to)| to.as_bytes()).collect();
+    let verdicts = context.verifier.admit_keys(&keys);
+    for ((index, to), admitted) in newcomers.into_iter().zip(verdicts) {
+        admitted.map_err(|error| BlockCheckError::Transaction {
             index,
             error: key_error("recipient", to, error),
-        })),
-        _ => Ok(()),
+        })?;
     }
+    Ok(())
 }

@@ -6,7 +6,7 @@ use core::ops::Range;
 use super::examine::{Examined, unsigned_bytes};
 use super::{BlockError, Context, DecodedBlock};
 use crate::check::{BlockCheckError, check_transaction};
-use crate::crypto::verify::{Item, verify_batch, verify_each};
+use crate::crypto::verify::{Item, verify_each};
 use crate::types::hash::{AccountId, Hash, Signature};
 use crate::types::transaction::{
     Action, SPONSOR_TAG, SignedTransaction, TRANSACTION_TAG, worker_consent_bytes,
@@ -149,7 +149,7 @@ pub(super) fn verify(
     }
     pieces.push(attestations);
     let items: Vec<_> = pieces.iter().flat_map(Piece::items).collect();
-    let verdicts = verify_batch(&items, context.secret);
+    let verdicts = context.verifier.verify_batch(&items);
     let Some(error) = first_bad(&pieces, &verdicts) else {
         return Ok(());
     };

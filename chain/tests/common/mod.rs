@@ -12,12 +12,12 @@ mod actions;
 pub(crate) mod laws;
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use proofmill_chain::build::{Built, Candidates, build};
 use proofmill_chain::codec;
 use proofmill_chain::crypto::sign::SecretKey;
-use proofmill_chain::crypto::verify::BatchSecret;
+use proofmill_chain::crypto::verify::{BatchSecret, Verifier};
 use proofmill_chain::finality::{VoteKind, vote_sign_bytes};
 use proofmill_chain::machine::{Machine, ProgramFacts};
 use proofmill_chain::pipeline::{BlockError, Context, SealedBlock, validate};
@@ -180,7 +180,7 @@ pub(crate) struct World {
     pub(crate) parent: Hash,
     pub(crate) certificate: Option<Certificate>,
     pub(crate) validators: ValidatorSet,
-    pub(crate) secret: BatchSecret,
+    pub(crate) verifier: Arc<Verifier>,
 }
 
 /// A block that was taken in.
@@ -240,7 +240,7 @@ impl World {
             parent: genesis.hash(),
             certificate: None,
             validators: genesis.validator_set().expect("they make a set"),
-            secret: BatchSecret::new([9; 32]),
+            verifier: Arc::new(Verifier::new(BatchSecret::new([9; 32]))),
             genesis,
         };
         world.check_laws();
@@ -257,7 +257,7 @@ impl World {
             state: &self.state,
             tree: &self.tree,
             machine: &Magic,
-            secret: &self.secret,
+            verifier: &self.verifier,
             seen: None,
         }
     }

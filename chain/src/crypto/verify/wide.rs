@@ -1,0 +1,66 @@
+//! Eight lanes of AVX-512 IFMA for batches: decompression and sums of points.
+//!
+//! Own code, reached only through [`Ifma`], which exists only where the processor has the
+//! instructions. Everything here has a safe twin in curve25519-dalek and sha2, against which the
+//! tests compare it; nothing here can make a signature valid by itself but the sum's last test,
+//! and nothing here is secret, so that time may depend on values.
+#![allow(
+    unsafe_code,
+    reason = "intrinsics that take pointers, and the step into functions that need AVX-512 IFMA, \
+              which makes a signature three times cheaper"
+)]
+
+mod decompress;
+mod field;
+mod msm;
+mod point;
+mod rows;
+
+use curve25519_dalek::scalar::Scalar;
+
+use self::point::Affine;
+use super::batch::{Engine, Preimage};
+
+/// Proof that the processor has the instructions.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ifma(());
+
+impl Ifma {
+    /// `None` on a processor without the instructions.
+    pub(super) fn detect() -> Option<Self> {
+        (is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512ifma"))
+        .then_some(Self(()))
+    }
+}
+
+impl Engine for Ifma {
+    type Point = Affine;
+
+    fn decompress(self, encodings: &[&[u8; 32]]) -> Vec<Option<Affine>> {
+        let mut points = Vec::with_capacity(encodings.len());
+        for group in encodings.chunks(decompress::GROUP) {
+            // SAFETY: `detect` saw the instructions.
+            let (of_group, valid) = unsafe { decompress::decompress(group) };
+            points.extend(
+                of_group
+                    .iter()
+                    .take(group.len())
+                    .enumerate()
+                    .map(|(at, point)| (valid >> at & 1 == 1).then_some(*point)),
+            );
+        }
+        points
+    }
+
+    fn hash(self, preimages: &[Preimage<'_>]) -> Vec<[u8; 64]> {
+        preimages.iter().map(Preimage::hash).collect()
+    }
+
+    fn sum_is_small(self, points: Vec<Affine>, short: &[i128], long: &[Scalar]) -> bool {
+        // SAFETY: `detect` saw the instructions.
+        unsafe { msm::sum_is_small(points, short, long) }
+    }
+}
