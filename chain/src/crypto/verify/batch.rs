@@ -283,7 +283,7 @@ fn halves(signature: &[u8; 64]) -> Option<(&[u8; 32], Scalar)> {
 /// Where a chunk's keys stand: a hash table of indices, half empty, with linear probing.
 struct Places {
     /// Indices plus one; zero is empty.
-    slots: Vec<u32>,
+    slots: Vec<usize>,
 }
 
 impl Places {
@@ -301,11 +301,11 @@ impl Places {
         point: impl FnOnce() -> Option<P>,
     ) -> usize {
         let mask = self.slots.len() - 1;
-        let mut slot = key.hash as usize & mask;
+        let mut slot = key.low() & mask;
         loop {
-            let Some(index) = (self.slots[slot] as usize).checked_sub(1) else {
+            let Some(index) = self.slots[slot].checked_sub(1) else {
                 keys.push((key, point()));
-                self.slots[slot] = keys.len() as u32;
+                self.slots[slot] = keys.len();
                 return keys.len() - 1;
             };
             if keys[index].0.key == key.key {

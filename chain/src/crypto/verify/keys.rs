@@ -43,29 +43,28 @@ pub(super) struct Hashed<'a> {
 }
 
 impl Hashed<'_> {
-    /// A number below `end`, from other bits of the hash for every `part` of it.
-    const fn below(&self, end: usize, part: Part) -> usize {
-        let bits = match part {
-            Part::Shard => self.hash >> 48,
-            Part::Set => (self.hash >> 16) & 0xffff_ffff,
-        };
-        let range = match part {
-            Part::Shard => 16,
-            Part::Set => 32,
-        };
-        ((bits as usize) * end) >> range
+    /// Thirty-two bits that a table of one's own may use.
+    pub(super) const fn low(&self) -> usize {
+        let [a, b, c, d, ..] = self.hash.to_le_bytes();
+        u32::from_le_bytes([a, b, c, d]) as usize
+    }
+
+    /// A shard of so many, by bits that nothing else uses.
+    const fn shard(&self, shards: usize) -> usize {
+        let [.., a, b] = self.hash.to_le_bytes();
+        (u16::from_le_bytes([a, b]) as usize * shards) >> 16
+    }
+
+    /// A set of so many, by bits of which the tag is none.
+    const fn set(&self, sets: usize) -> usize {
+        (self.low() * sets) >> 32
     }
 
     /// Never zero, which marks an empty slot.
     const fn tag(&self) -> u8 {
-        (self.hash & 0xff) as u8 | 1
+        let [_, _, _, _, tag, ..] = self.hash.to_le_bytes();
+        tag | 1
     }
-}
-
-#[derive(Clone, Copy)]
-enum Part {
-    Shard,
-    Set,
 }
 
 /// A part of the table; empty until its first key comes.
@@ -131,14 +130,14 @@ impl<P: Copy> KeyCache<P> {
         if self.sets == 0 {
             return None;
         }
-        let shard = self.shards.get(key.below(self.shards.len(), Part::Shard))?;
+        let shard = self.shards.get(key.shard(self.shards.len()))?;
         // A slot is written key last, so a thread that died left nothing half true.
         Some(shard.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The first slot of a key's set.
     const fn first(&self, key: Hashed<'_>) -> usize {
-        key.below(self.sets, Part::Set) * self.ways
+        key.set(self.sets) * self.ways
     }
 }
 

@@ -108,8 +108,15 @@ impl Verifier {
     /// With the fastest backend and room for [`KEYS_CACHED_MAX`] keys.
     #[must_use]
     pub fn new(secret: BatchSecret) -> Self {
-        Self::with(secret, Backend::detect(), KEYS_CACHED_MAX)
-            .expect("a backend that was detected is supported")
+        #[cfg(target_arch = "x86_64")]
+        if let Some(engine) = Ifma::detect() {
+            return Self(Inner::Ifma(Batches::new(engine, secret, KEYS_CACHED_MAX)));
+        }
+        Self(Inner::Portable(Batches::new(
+            Portable,
+            secret,
+            KEYS_CACHED_MAX,
+        )))
     }
 
     /// With a backend, and room for at most `keys_max` keys.

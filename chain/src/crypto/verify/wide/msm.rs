@@ -268,11 +268,11 @@ impl Schedule {
 fn total(points: &[Affine], entries: &[[u32; 8]]) -> Points {
     let load = |lanes: &[u32; 8]| {
         let rows = lanes.map(|entry| &points[(entry & !NEGATIVE) as usize]);
-        let negative = lanes
-            .iter()
-            .rev()
-            .fold(0, |mask, entry| (mask << 1) | (entry >> 31));
-        Affines::load(rows, negative as u8)
+        let mut negative = 0;
+        for (lane, entry) in lanes.iter().enumerate() {
+            negative |= u8::from(entry & NEGATIVE != 0) << lane;
+        }
+        Affines::load(rows, negative)
     };
     let mut entries = entries.iter();
     let mut sum = entries
