@@ -28,7 +28,7 @@ use crate::finality::verify_certificate;
 use crate::machine::{Machine, ProgramFacts};
 use crate::state::overlay::WriteSet;
 use crate::state::reader::StateReader;
-use crate::tree::{Tree, value_hash};
+use crate::tree::{Change, LeafValue, Patch, Tree};
 use crate::types::block::{BLOCK_BYTES_MAX, Block, block_sign_bytes};
 use crate::types::hash::{AccountId, Hash};
 use crate::types::params::Params;
@@ -95,7 +95,7 @@ pub struct SealedBlock {
     hash: Hash,
     ids: Vec<Hash>,
     effects: Effects,
-    tree: Tree,
+    patch: Patch,
 }
 
 impl SealedBlock {
@@ -123,10 +123,10 @@ impl SealedBlock {
         &self.effects
     }
 
-    /// The state tree after it.
+    /// What makes its parent's state tree its own.
     #[must_use]
-    pub const fn tree(&self) -> &Tree {
-        &self.tree
+    pub const fn patch(&self) -> &Patch {
+        &self.patch
     }
 }
 
@@ -327,14 +327,14 @@ pub fn seal(executed: ExecutedBlock, context: &Context<'_>) -> Result<SealedBloc
         ids,
         effects,
     } = executed;
-    let tree = tree_after(context.tree, &effects.writes);
+    let patch = tree_after(context.tree, &effects.writes);
     let receipts_root = crate::merkle::root(&check::encode_all(&effects.receipts));
     let assignments_root = crate::merkle::root(&check::encode_all(&effects.assignments));
     let header = &block.header;
     for (what, given, computed) in [
         ("assignments", header.assignments_root, assignments_root),
         ("receipts", header.receipts_root, receipts_root),
-        ("state", header.state_root, tree.root()),
+        ("state", header.state_root, patch.root()),
     ] {
         if given != computed {
             return Err(BlockError::Seal {
@@ -349,19 +349,19 @@ pub fn seal(executed: ExecutedBlock, context: &Context<'_>) -> Result<SealedBloc
         hash,
         ids,
         effects,
-        tree,
+        patch,
     })
 }
 
-/// The state tree after a block's writes.
+/// The state tree after a block's writes, as a patch of the one before.
 #[must_use]
-pub fn tree_after(tree: &Tree, writes: &WriteSet) -> Tree {
+pub fn tree_after(tree: &Tree, writes: &WriteSet) -> Patch {
     use rayon::prelude::*;
-    let changes: Vec<(Hash, Option<Hash>)> = writes
+    let changes: Vec<Change> = writes
         .writes
         .par_iter()
         .with_min_len(512)
-        .map(|write| (write.key, write.new.as_deref().map(value_hash)))
+        .map(|write| (write.key, write.new.as_deref().map(LeafValue::of)))
         .collect();
     tree.update(&changes)
 }
