@@ -36,7 +36,7 @@ use crate::merkle;
 use crate::state::accounts::Accounts;
 use crate::state::overlay::WriteSet;
 use crate::state::reader::StateReader;
-use crate::tree::{Tree, value_hash};
+use crate::tree::{Change, LeafValue, Patch, Tree};
 use crate::types::block::{Block, block_sign_bytes};
 use crate::types::hash::{AccountId, Hash};
 use crate::types::params::Params;
@@ -102,7 +102,7 @@ pub struct SealedBlock {
     decoded: DecodedBlock,
     hash: Hash,
     effects: Effects,
-    tree: Tree,
+    patch: Patch,
 }
 
 impl SealedBlock {
@@ -130,10 +130,10 @@ impl SealedBlock {
         &self.effects
     }
 
-    /// The state tree after it.
+    /// What makes its parent's state tree its own.
     #[must_use]
-    pub const fn tree(&self) -> &Tree {
-        &self.tree
+    pub const fn patch(&self) -> &Patch {
+        &self.patch
     }
 }
 
@@ -337,7 +337,7 @@ pub fn seal(executed: ExecutedBlock, context: &Context<'_>) -> Result<SealedBloc
         hash,
         effects,
     } = executed;
-    let (tree, receipts_root) = rayon::join(
+    let (patch, receipts_root) = rayon::join(
         || tree_after(context.tree, &effects.writes),
         || merkle::root_of_values(&effects.receipts),
     );
@@ -346,7 +346,7 @@ pub fn seal(executed: ExecutedBlock, context: &Context<'_>) -> Result<SealedBloc
     for (what, given, computed) in [
         ("assignments", header.assignments_root, assignments_root),
         ("receipts", header.receipts_root, receipts_root),
-        ("state", header.state_root, tree.root()),
+        ("state", header.state_root, patch.root()),
     ] {
         if given != computed {
             return Err(BlockError::Seal {
@@ -360,19 +360,19 @@ pub fn seal(executed: ExecutedBlock, context: &Context<'_>) -> Result<SealedBloc
         decoded,
         hash,
         effects,
-        tree,
+        patch,
     })
 }
 
-/// The state tree after a block's writes.
+/// The state tree after a block's writes, as a patch of the one before.
 #[must_use]
-pub fn tree_after(tree: &Tree, writes: &WriteSet) -> Tree {
+pub fn tree_after(tree: &Tree, writes: &WriteSet) -> Patch {
     use rayon::prelude::*;
-    let changes: Vec<(Hash, Option<Hash>)> = writes
+    let changes: Vec<Change> = writes
         .writes
         .par_iter()
         .with_min_len(512)
-        .map(|write| (write.key, write.new.as_deref().map(value_hash)))
+        .map(|write| (write.key, write.new.as_deref().map(LeafValue::of)))
         .collect();
     tree.update(&changes)
 }

@@ -1,87 +1,136 @@
-//! The state tree: one hash for the whole state (protocol §4, "State commitment").
+//! The state tree: one hash for the whole state, and the short records themselves (protocol §4,
+//! "State").
 //!
 //! A binary sparse Merkle tree over 256-bit keys. A subtree without leaves hashes to 32 zero
 //! bytes, a subtree with one leaf is that leaf, any other is the hash of its two halves, split at
 //! the next bit of the key. The shape depends on the keys alone, never on the order of updates.
 //!
-//! The tree is derived data: it lives in memory and holds hashes, not values. It is persistent:
-//! an update shares every untouched node with the tree it came from, so a speculative block costs
-//! what it touches and a clone costs nothing. The keys are hashes, so nobody places them freely;
-//! whoever grinds two keys with a common prefix of n bits pays 2^(n/2) hashes and buys n nodes.
+//! The tree is derived data and lives in memory, about 140 bytes per leaf. There is one of it: a
+//! block's changes become a [`Patch`], which leaves the tree alone, and when the block is decided
+//! the patch is applied in place. A leaf holds values of up to [`INLINE_MAX`] bytes itself, which
+//! makes the tree the cache of all accounts; of longer values it holds the hash.
+//!
+//! The keys are hashes, so nobody places them freely; whoever grinds two keys with a common prefix
+//! of n bits pays 2^(n/2) hashes and buys n nodes.
 //!
 //! ```
-//! use proofmill_chain::tree::{Tree, value_hash};
+//! use proofmill_chain::tree::{LeafValue, Lookup, Tree};
 //! use proofmill_chain::types::hash::Hash;
 //!
 //! let (here, there) = (Hash::of("a", &[]), Hash::of("b", &[]));
-//! let tree = Tree::new().update(&[(here, Some(value_hash(b"value")))]);
+//! let mut tree = Tree::new();
+//! let patch = tree.update(&[(here, Some(LeafValue::of(b"value")))]);
+//! assert_eq!(patch.read(&tree, &here), Ok(Lookup::Inline(b"value")));
+//! assert_eq!(tree.read(&here), Lookup::Absent);
+//! tree.apply(&patch)?;
+//! assert_eq!(tree.read(&here), Lookup::Inline(b"value"));
 //! assert!(tree.prove(&here).verify(&tree.root(), &here, Some(b"value")));
 //! assert!(tree.prove(&there).verify(&tree.root(), &there, None));
+//! # Ok::<(), proofmill_chain::tree::TreeError>(())
 //! ```
 
+mod apply;
+mod arena;
+mod hash;
+mod index;
+mod patch;
 mod proof;
+mod slots;
+mod update;
+mod value;
 
-use std::borrow::Cow;
-use std::sync::Arc;
+use core::sync::atomic::{AtomicU64, Ordering};
 
-use sha2::{Digest, Sha256};
-
+use self::arena::{Chunks, Kind, Leaf, Link, Pair};
+pub use self::hash::value_hash;
+use self::index::Index;
+pub use self::patch::Patch;
 pub use self::proof::{PROOF_BYTES_MAX, PROOF_SIBLINGS_MAX, Proof, ProofLeaf};
+use self::slots::{InnerSlots, Slots};
+pub use self::value::{Change, INLINE_MAX, LeafValue, Lookup};
 use crate::types::hash::Hash;
 
-/// Sixteen bytes before a leaf's key and value: a leaf hashes 80 bytes and an inner node 64.
-const LEAF_TAG: &[u8; 16] = b"proofmill/leaf/1";
-/// Changes below one node that are worth a second thread.
-const PARALLEL_CHANGES_MIN: usize = 128;
+/// Leaves that are built at once: the patch for them is 10 MB.
+const BUILD_LEAVES: usize = 1 << 16;
 
-/// A key and the hash of its value, `None` to delete it.
-pub type Change = (Hash, Option<Hash>);
-
-/// The hash by which the tree knows a value: SHA-256 of its bytes.
-#[must_use]
-pub fn value_hash(value: &[u8]) -> Hash {
-    Hash::new(Sha256::digest(value).into())
-}
-
-/// A state tree. Cloning it is free.
-#[derive(Clone, Default)]
+/// A state tree.
+///
+/// A clone copies all of it; a patch for the one fits the other until either has changed.
+#[derive(Clone)]
 pub struct Tree {
     top: Link,
+    root: Hash,
     len: usize,
+    /// Names this state of this tree and its clones in this process: what a patch is for.
+    stamp: u64,
+    /// The halves of the inner nodes.
+    links: Chunks<[Link; 2]>,
+    /// The halves' hashes of those that are forks, in the same slots.
+    pairs: Chunks<Pair>,
+    inner_slots: InnerSlots,
+    leaves: Chunks<Leaf>,
+    leaf_slots: Slots,
+    index: Index,
 }
 
-/// A subtree.
-#[derive(Clone, Default)]
-enum Link {
-    #[default]
-    Empty,
-    Leaf(Arc<Leaf>),
-    Inner(Arc<Inner>),
+/// Why a patch does not fit a tree. Neither is anybody's fault but this node's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TreeError {
+    /// It was made from another one.
+    #[error("the patch was made from another tree, or the tree has changed since")]
+    OtherBase,
+    /// There are no more numbers for nodes.
+    #[error("the tree has no numbers left for more nodes")]
+    Full,
 }
 
-struct Leaf {
-    key: Hash,
-    value: Hash,
-    hash: Hash,
-}
-
-struct Inner {
-    left: Link,
-    right: Link,
-    hash: Hash,
+/// A stamp that no tree has. The empty tree's is 0.
+fn next_stamp() -> u64 {
+    static STAMP: AtomicU64 = AtomicU64::new(1);
+    STAMP.fetch_add(1, Ordering::Relaxed)
 }
 
 impl Tree {
     /// The tree of the empty state.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self {
+            top: Link::EMPTY,
+            root: Hash::ZERO,
+            len: 0,
+            stamp: 0,
+            links: Chunks::new(),
+            pairs: Chunks::new(),
+            inner_slots: InnerSlots::default(),
+            leaves: Chunks::new(),
+            leaf_slots: Slots::default(),
+            index: Index::new(),
+        }
     }
 
-    /// The root: [`Hash::ZERO`] for the empty tree.
+    /// The tree of a whole state, computed on all threads.
+    ///
+    /// Fastest when the keys ascend. Of several values of one key the last one counts. A state
+    /// that is too large to be held twice is built by updates of some ten thousand leaves.
+    ///
+    /// # Errors
+    /// [`TreeError::Full`].
+    pub fn from_leaves(leaves: &[(Hash, LeafValue)]) -> Result<Self, TreeError> {
+        let mut tree = Self::new();
+        for some in leaves.chunks(BUILD_LEAVES) {
+            let changes: Vec<Change> = some
+                .iter()
+                .map(|(key, value)| (*key, Some(*value)))
+                .collect();
+            tree.apply(&tree.update(&changes))?;
+        }
+        Ok(tree)
+    }
+
+    /// The root (protocol §4): [`Hash::ZERO`] for the empty tree.
     #[must_use]
-    pub fn root(&self) -> Hash {
-        self.top.hash()
+    pub const fn root(&self) -> Hash {
+        self.root
     }
 
     /// How many keys have a value.
@@ -96,139 +145,134 @@ impl Tree {
         self.len == 0
     }
 
-    /// The hash of a key's value.
+    /// Bytes of memory held, among them slots that are free and space to grow.
     #[must_use]
-    pub fn get(&self, key: &Hash) -> Option<Hash> {
-        let mut link = &self.top;
-        let mut depth = 0;
-        loop {
-            match link {
-                Link::Empty => return None,
-                Link::Leaf(leaf) => return (leaf.key == *key).then_some(leaf.value),
-                Link::Inner(inner) => link = inner.half(bit(key, depth)),
-            }
-            depth += 1;
-        }
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.links.bytes()
+            + self.pairs.bytes()
+            + self.inner_slots.bytes()
+            + self.leaves.bytes()
+            + self.leaf_slots.bytes()
+            + self.index.bytes()
     }
 
-    /// The tree after changes; this one stays as it is.
+    /// What a key has: a short value itself, of a longer one the hash.
+    #[must_use]
+    pub fn read(&self, key: &Hash) -> Lookup<'_> {
+        let (link, depth) = self.index.find(key);
+        self.read_below(link, depth, key)
+    }
+
+    /// SHA-256 of a key's value (protocol §4), `None` when it has none.
+    #[must_use]
+    pub fn get(&self, key: &Hash) -> Option<Hash> {
+        self.read(key).hash()
+    }
+
+    /// The patch that makes changes; the tree stays as it is.
     ///
     /// Changes that ascend by key are taken as they are. Others are sorted first, and of several
     /// to one key the last one counts. The result is the same on one thread and on many.
-    ///
-    /// # Panics
-    /// Never: only leaves that are there are taken away.
     #[must_use]
-    pub fn update(&self, changes: &[Change]) -> Self {
-        let changes = ascending(changes);
-        let (top, growth) = self.top.with(&changes, 0);
-        let len = self
-            .len
-            .checked_add_signed(growth)
-            .expect("no more leaves go than there are, and memory holds the rest");
-        Self { top, len }
+    pub fn update(&self, changes: &[Change]) -> Patch {
+        update::update(self, changes)
+    }
+
+    /// Makes a patch's changes, in time that the patch decides and not the tree.
+    ///
+    /// # Errors
+    /// [`TreeError::OtherBase`] when the patch was made from another tree or this one has changed
+    /// since, [`TreeError::Full`]. The tree is then as it was.
+    pub fn apply(&mut self, patch: &Patch) -> Result<(), TreeError> {
+        apply::apply(self, patch)
     }
 
     /// The proof of what a key has, be it a value or none.
     #[must_use]
     pub fn prove(&self, key: &Hash) -> Proof {
         let mut siblings = Vec::new();
-        let mut link = &self.top;
-        while let Link::Inner(inner) = link {
-            let right = bit(key, siblings.len());
-            siblings.push(inner.half(!right).hash());
-            link = inner.half(right);
+        let mut link = self.top;
+        while link.is_inner() {
+            let right = usize::from(bit(key, siblings.len()));
+            let halves = self.links.get(link.slot());
+            siblings.push(if is_fork(halves) {
+                self.pairs.get(link.slot()).0[1 - right]
+            } else {
+                self.inner_hash(halves[1 - right])
+            });
+            link = halves[right];
         }
-        let leaf = match link {
-            Link::Leaf(leaf) => Some(ProofLeaf {
+        let leaf = (link.kind() == Kind::Leaf).then(|| {
+            let leaf = self.leaves.get(link.slot());
+            ProofLeaf {
                 key: leaf.key,
-                value: leaf.value,
-            }),
-            _ => None,
-        };
+                value: leaf.value(link).hash(),
+            }
+        });
         Proof { siblings, leaf }
+    }
+
+    /// The hash of an inner node, or of the empty subtree: computed, for only its parent holds it,
+    /// and holds none if it is a stem.
+    fn inner_hash(&self, link: Link) -> Hash {
+        // Down the stems to the fork that they end at, and up again.
+        let mut stems = Vec::new();
+        let mut at = link;
+        while at.is_inner() {
+            let halves = self.links.get(at.slot());
+            if is_fork(halves) {
+                let Pair([left, right]) = self.pairs.get(at.slot());
+                let fork = hash::inner_hash(left, right);
+                return stems.iter().rev().fold(fork, |below, right| {
+                    if *right {
+                        hash::inner_hash(&Hash::ZERO, &below)
+                    } else {
+                        hash::inner_hash(&below, &Hash::ZERO)
+                    }
+                });
+            }
+            let right = halves[0] == Link::EMPTY;
+            stems.push(right);
+            at = halves[usize::from(right)];
+        }
+        Hash::ZERO
+    }
+
+    /// What a key has, given the subtree at a depth that has it if any has.
+    fn read_below(&self, mut link: Link, mut depth: usize, key: &Hash) -> Lookup<'_> {
+        while link.is_inner() {
+            link = self.links.get(link.slot())[usize::from(bit(key, depth))];
+            depth += 1;
+        }
+        if link == Link::EMPTY {
+            return Lookup::Absent;
+        }
+        let leaf = self.leaves.get(link.slot());
+        if leaf.key == *key {
+            leaf.lookup(link)
+        } else {
+            Lookup::Absent
+        }
+    }
+}
+
+impl Default for Tree {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
 impl core::fmt::Debug for Tree {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "Tree of {} with root {}", self.len, self.root())
+        write!(f, "Tree of {} with root {}", self.len, self.root)
     }
 }
 
-impl Link {
-    fn hash(&self) -> Hash {
-        match self {
-            Self::Empty => Hash::ZERO,
-            Self::Leaf(leaf) => leaf.hash,
-            Self::Inner(inner) => inner.hash,
-        }
-    }
-
-    fn leaf(key: Hash, value: Hash) -> Self {
-        let hash = leaf_hash(&key, &value);
-        Self::Leaf(Arc::new(Leaf { key, value, hash }))
-    }
-
-    /// The subtree of two halves: no node for none, and none above a single leaf.
-    fn join(left: Self, right: Self) -> Self {
-        match (left, right) {
-            (Self::Empty, Self::Empty) => Self::Empty,
-            (Self::Empty, Self::Leaf(leaf)) | (Self::Leaf(leaf), Self::Empty) => Self::Leaf(leaf),
-            (left, right) => {
-                let hash = inner_hash(&left.hash(), &right.hash());
-                Self::Inner(Arc::new(Inner { left, right, hash }))
-            }
-        }
-    }
-
-    /// The subtree at `depth` after changes to it, which ascend by key, and by how many leaves it
-    /// grew.
-    ///
-    /// The recursion ends above depth 256: two changes, or a change and a leaf, that have come so
-    /// far together differ in a later bit, or they are of one key and end it here.
-    fn with(&self, changes: &[Change], depth: usize) -> (Self, isize) {
-        match (self, changes) {
-            (_, []) => (self.clone(), 0),
-            (Self::Empty, [(_, None)]) => (Self::Empty, 0),
-            (Self::Empty, [(key, Some(value))]) => (Self::leaf(*key, *value), 1),
-            (Self::Leaf(leaf), [(key, value)]) if leaf.key == *key => match value {
-                Some(value) if leaf.value == *value => (self.clone(), 0),
-                Some(value) => (Self::leaf(*key, *value), 0),
-                None => (Self::Empty, -1),
-            },
-            (Self::Leaf(_), [(_, None)]) => (self.clone(), 0),
-            (Self::Empty, _) => Self::split(&Self::Empty, &Self::Empty, changes, depth),
-            (Self::Leaf(leaf), _) => {
-                if bit(&leaf.key, depth) {
-                    Self::split(&Self::Empty, self, changes, depth)
-                } else {
-                    Self::split(self, &Self::Empty, changes, depth)
-                }
-            }
-            (Self::Inner(inner), _) => Self::split(&inner.left, &inner.right, changes, depth),
-        }
-    }
-
-    fn split(left: &Self, right: &Self, changes: &[Change], depth: usize) -> (Self, isize) {
-        let middle = changes.partition_point(|(key, _)| !bit(key, depth));
-        let (to_left, to_right) = changes.split_at(middle);
-        let below = depth + 1;
-        let one_side = to_left.is_empty() || to_right.is_empty();
-        let ((left, on_left), (right, on_right)) =
-            if one_side || changes.len() < PARALLEL_CHANGES_MIN {
-                (left.with(to_left, below), right.with(to_right, below))
-            } else {
-                rayon::join(|| left.with(to_left, below), || right.with(to_right, below))
-            };
-        (Self::join(left, right), on_left + on_right)
-    }
-}
-
-impl Inner {
-    const fn half(&self, right: bool) -> &Link {
-        if right { &self.right } else { &self.left }
-    }
+/// Whether neither half of an inner node is empty. Else it is a stem, and below is no leaf but
+/// another inner node.
+fn is_fork(halves: &[Link; 2]) -> bool {
+    !halves.contains(&Link::EMPTY)
 }
 
 /// The bit of a key that a node at `depth` splits by, the highest first; zero below the last.
@@ -236,36 +280,4 @@ fn bit(key: &Hash, depth: usize) -> bool {
     key.as_bytes()
         .get(depth / 8)
         .is_some_and(|byte| byte & (0x80 >> (depth % 8)) != 0)
-}
-
-fn leaf_hash(key: &Hash, value: &Hash) -> Hash {
-    let mut hasher = Sha256::new();
-    hasher.update(LEAF_TAG);
-    hasher.update(key);
-    hasher.update(value);
-    Hash::new(hasher.finalize().into())
-}
-
-fn inner_hash(left: &Hash, right: &Hash) -> Hash {
-    let mut hasher = Sha256::new();
-    hasher.update(left);
-    hasher.update(right);
-    Hash::new(hasher.finalize().into())
-}
-
-fn ascending(changes: &[Change]) -> Cow<'_, [Change]> {
-    if changes.is_sorted_by(|(a, _), (b, _)| a < b) {
-        return Cow::Borrowed(changes);
-    }
-    // The sort is stable: among equal keys the last change is the last given.
-    let mut sorted = changes.to_vec();
-    sorted.sort_by_key(|(key, _)| *key);
-    let mut last: Vec<Change> = Vec::with_capacity(sorted.len());
-    for change in sorted {
-        match last.last_mut() {
-            Some(before) if before.0 == change.0 => *before = change,
-            _ => last.push(change),
-        }
-    }
-    Cow::Owned(last)
 }

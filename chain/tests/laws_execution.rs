@@ -198,11 +198,11 @@ fn check_step(
     let first = sealed.remove(0).expect("what is built is valid");
     prop_assert_eq!(first.hash(), built.hash);
     prop_assert_eq!(first.block(), &built.block);
-    prop_assert_eq!(first.tree().root(), built.block.header.state_root);
+    prop_assert_eq!(first.patch().root(), built.block.header.state_root);
     for other in sealed {
         let other = other.expect("on every number of threads");
         prop_assert_eq!(first.effects(), other.effects());
-        prop_assert_eq!(first.tree().root(), other.tree().root());
+        prop_assert_eq!(first.patch().root(), other.patch().root());
     }
     let writes = &first.effects().writes;
     proofmill_chain::execute::check_supply_change(writes).expect("grain is conserved");

@@ -1,12 +1,14 @@
 //! Laws of the state tree, against the definition of protocol §4 written as a recursion.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proofmill_chain::codec;
-use proofmill_chain::tree::{Change, PROOF_BYTES_MAX, Proof, Tree, value_hash};
+use proofmill_chain::tree::{
+    Change, INLINE_MAX, LeafValue, Lookup, PROOF_BYTES_MAX, Proof, Tree, TreeError,
+};
 use proofmill_chain::types::hash::Hash;
 use proptest::collection::vec;
-use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
+use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use proptest::sample::Index;
 use sha2::{Digest, Sha256};
 
@@ -51,7 +53,40 @@ fn naive_root(model: &Model) -> Hash {
 }
 
 fn change(key: Hash, value: Option<&[u8]>) -> Change {
-    (key, value.map(value_hash))
+    (key, value.map(LeafValue::of))
+}
+
+/// The tree after changes.
+fn after(mut tree: Tree, changes: &[Change]) -> Tree {
+    let patch = tree.update(changes);
+    tree.apply(&patch).expect("the patch is the tree's");
+    assert_eq!((tree.root(), tree.len()), (patch.root(), patch.len()));
+    tree
+}
+
+fn changes(model: &Model) -> Vec<Change> {
+    model
+        .iter()
+        .map(|(key, value)| change(*key, Some(value)))
+        .collect()
+}
+
+/// The key's value, or its hash when it is long: what a read must give.
+fn check_lookup(found: Lookup<'_>, value: Option<&[u8]>) {
+    match value {
+        None => assert_eq!(found, Lookup::Absent),
+        Some(value) if value.len() <= INLINE_MAX => assert_eq!(found, Lookup::Inline(value)),
+        Some(value) => assert_eq!(found, Lookup::Elsewhere(sha256(&[value]))),
+    }
+}
+
+/// Some keys and their neighbours, there or not, read as the model says.
+fn check_reads<'a>(tree: &Tree, model: &Model, keys: impl IntoIterator<Item = &'a Hash>) {
+    for key in keys {
+        let value = model.get(key).map(Vec::as_slice);
+        check_lookup(tree.read(key), value);
+        assert_eq!(tree.get(key), value.map(|value| sha256(&[value])));
+    }
 }
 
 /// Keys that collide, that share long prefixes and that are spread.
@@ -70,6 +105,15 @@ fn keys() -> impl Strategy<Value = Hash> {
             Hash::new(bytes)
         }),
         any::<[u8; 32]>().prop_map(Hash::new),
+    ]
+}
+
+/// Short values and values about the longest that a leaf holds.
+fn values() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        vec(any::<u8>(), 0..3),
+        vec(any::<u8>(), INLINE_MAX - 1..INLINE_MAX + 3),
+        Just(vec![0; INLINE_MAX + 1]),
     ]
 }
 
@@ -95,8 +139,8 @@ fn the_smallest_trees_are_the_definition() {
     let (low, high) = (Hash::new([0x00; 32]), Hash::new([0xff; 32]));
     let empty = Tree::new();
     assert_eq!(empty.root(), Hash::ZERO);
-    let one = empty.update(&[change(low, Some(b"a"))]);
-    let two = one.update(&[change(high, Some(b"b"))]);
+    let one = after(empty.clone(), &[change(low, Some(b"a"))]);
+    let two = after(one.clone(), &[change(high, Some(b"b"))]);
     let leaf = |key: &Hash, value: &[u8]| {
         sha256(&[
             b"proofmill/leaf/1",
@@ -127,22 +171,17 @@ fn one_thread_and_many_and_many_small_updates_give_one_root() {
     }
     values.sort();
     let model: Model = values.iter().cloned().collect();
-    let changes: Vec<_> = model
-        .iter()
-        .map(|(key, value)| change(*key, Some(value)))
-        .collect();
+    let changes = changes(&model);
     let expected = naive_root(&model);
     for threads in [1, 2, 7] {
-        let tree = on_threads(threads, || Tree::new().update(&changes));
+        let tree = on_threads(threads, || after(Tree::new(), &changes));
         assert_eq!((tree.root(), tree.len()), (expected, 5000));
     }
-    let piecewise = changes
-        .chunks(37)
-        .rev()
-        .fold(Tree::new(), |tree, some| tree.update(some));
+    let piecewise = changes.chunks(37).rev().fold(Tree::new(), after);
     assert_eq!(piecewise.root(), expected);
     let deletions: Vec<_> = changes.iter().map(|(key, _)| (*key, None)).collect();
     let emptied = on_threads(3, || piecewise.update(&deletions));
+    assert!(emptied.is_empty());
     assert_eq!((emptied.root(), emptied.len()), (Hash::ZERO, 0));
     // The tree it came from is untouched.
     assert_eq!((piecewise.root(), piecewise.len()), (expected, 5000));
@@ -155,14 +194,11 @@ fn keys_that_differ_in_the_last_bit_only_fit_a_small_stack() {
     bytes[31] = 0xfe;
     let high = Hash::new(bytes);
     let model: Model = [(low, b"a".to_vec()), (high, b"b".to_vec())].into();
-    let changes: Vec<_> = model
-        .iter()
-        .map(|(key, value)| change(*key, Some(value)))
-        .collect();
+    let changes = changes(&model);
     let tree = std::thread::Builder::new()
         .stack_size(256 << 10)
         .spawn(move || {
-            let tree = Tree::new().update(&changes);
+            let tree = after(Tree::new(), &changes);
             assert_eq!(tree.update(&[(low, None)]).len(), 1);
             tree
         })
@@ -188,23 +224,20 @@ fn changes_out_of_order_count_as_if_made_one_by_one() {
         change(b, None),
         change(a, Some(b"3")),
     ];
-    let at_once = Tree::new().update(&changes);
+    let at_once = after(Tree::new(), &changes);
     let one_by_one = changes
         .iter()
-        .fold(Tree::new(), |tree, change| tree.update(&[*change]));
+        .fold(Tree::new(), |tree, change| after(tree, &[*change]));
     assert_eq!(at_once.root(), one_by_one.root());
-    assert_eq!(at_once.get(&a), Some(value_hash(b"3")));
+    assert_eq!(at_once.get(&a), Some(sha256(&[b"3"])));
     assert_eq!(at_once.get(&b), None);
 }
 
 #[test]
 fn a_value_cannot_be_denied_by_the_leaf_of_another_place() {
     let model: Model = spread(50).into_iter().collect();
-    let changes: Vec<_> = model
-        .iter()
-        .map(|(key, value)| change(*key, Some(value)))
-        .collect();
-    let tree = Tree::new().update(&changes);
+    let changes = changes(&model);
+    let tree = after(Tree::new(), &changes);
     let root = tree.root();
     for (key, value) in &model {
         for other in model.keys() {
@@ -215,51 +248,236 @@ fn a_value_cannot_be_denied_by_the_leaf_of_another_place() {
     }
 }
 
+/// Twenty thousand changes: many parts, a deep index.
+fn large() -> Model {
+    spread(20_000).into_iter().collect()
+}
+
+#[test]
+fn large_updates_over_a_large_tree_are_the_definition() {
+    let mut model = large();
+    let mut tree = after(Tree::new(), &changes(&model));
+    assert_eq!(tree.root(), naive_root(&model));
+    check_reads(&tree, &model, model.keys());
+    let all: Vec<_> = model.keys().copied().collect();
+    for round in 0_u8..4 {
+        // A third is changed, a third deleted or back again, and as many are new as will be gone.
+        let mut batch = Vec::new();
+        for (n, key) in all.iter().enumerate() {
+            match (n + usize::from(round)) % 3 {
+                0 => batch.push((*key, Some(vec![round; 20 + usize::from(round % 2) * 20]))),
+                1 => batch.push((*key, model.get(key).is_none().then(|| vec![round; 8]))),
+                _ => {}
+            }
+        }
+        for n in 0..3000_u32 {
+            let bytes = [&[round][..], &n.to_le_bytes()].concat();
+            batch.push((Hash::of("new", &[&bytes]), Some(bytes)));
+        }
+        let changes: Vec<_> = batch
+            .iter()
+            .map(|(key, value)| change(*key, value.as_deref()))
+            .collect();
+        let patch = on_threads(2, || tree.update(&changes));
+        for (key, value) in batch {
+            match value {
+                Some(value) => drop(model.insert(key, value)),
+                None => drop(model.remove(&key)),
+            }
+        }
+        for key in all.iter().chain(model.keys()).step_by(7) {
+            let found = patch.read(&tree, key).expect("the patch is the tree's");
+            check_lookup(found, model.get(key).map(Vec::as_slice));
+        }
+        assert_eq!(on_threads(1, || tree.update(&changes)).root(), patch.root());
+        tree.apply(&patch).expect("the patch is the tree's");
+        assert_eq!((tree.root(), tree.len()), (naive_root(&model), model.len()));
+        check_reads(&tree, &model, all.iter().chain(model.keys()));
+    }
+}
+
+#[test]
+fn ground_keys_cost_no_more_than_others() {
+    let base = after(Tree::new(), &changes(&large()));
+    let ground = |shared: usize| -> Model {
+        spread(20_000)
+            .into_iter()
+            .map(|(key, value)| {
+                let mut bytes = *key.as_bytes();
+                bytes.rotate_right(3);
+                bytes[..shared].fill(0x5a);
+                (Hash::new(bytes), value)
+            })
+            .collect()
+    };
+    for shared in [1, 3, 25] {
+        let some = ground(shared);
+        let mut both = large();
+        both.extend(some.clone());
+        let expected = naive_root(&both);
+        for threads in [1, 2, 5] {
+            let patch = on_threads(threads, || base.update(&changes(&some)));
+            assert_eq!((patch.root(), patch.len()), (expected, both.len()));
+        }
+        let tree = after(base.clone(), &changes(&some));
+        check_reads(&tree, &both, both.keys());
+        let gone: Vec<_> = some.keys().map(|key| (*key, None)).collect();
+        assert_eq!(after(tree, &gone).root(), base.root());
+    }
+}
+
+#[test]
+fn a_patch_fits_no_tree_but_the_one_it_was_made_from() {
+    let [a, b] = [Hash::new([1; 32]), Hash::new([2; 32])];
+    let mut tree = after(Tree::new(), &[change(a, Some(b"1"))]);
+    let patch = tree.update(&[change(b, Some(b"2"))]);
+    // An equal tree of other slots, and the same tree before and after.
+    let mut equal = after(Tree::new(), &[change(a, Some(b"1"))]);
+    assert_eq!(equal.root(), tree.root());
+    assert_eq!(equal.apply(&patch), Err(TreeError::OtherBase));
+    assert_eq!(patch.read(&equal, &a), Err(TreeError::OtherBase));
+    assert_eq!((equal.root(), equal.len()), (tree.root(), 1));
+    assert_eq!(Tree::new().apply(&patch), Err(TreeError::OtherBase));
+    // A clone has the same slots until it changes.
+    let mut twin = tree.clone();
+    assert_eq!(twin.apply(&patch), Ok(()));
+    assert_eq!(tree.apply(&patch), Ok(()));
+    assert_eq!(twin.root(), tree.root());
+    assert_eq!(tree.apply(&patch), Err(TreeError::OtherBase));
+    assert_eq!(patch.read(&tree, &b), Err(TreeError::OtherBase));
+    let empty = tree.update(&[]);
+    assert_eq!((empty.root(), empty.len()), (tree.root(), tree.len()));
+    assert_eq!(tree.apply(&empty), Ok(()));
+    assert_eq!(tree.apply(&empty), Err(TreeError::OtherBase));
+    assert_eq!(tree.read(&b), Lookup::Inline(b"2"));
+}
+
+#[test]
+fn memory_is_taken_by_the_leaf_and_not_by_churn() {
+    let keys: Vec<_> = spread(60_000).into_iter().map(|(key, _)| key).collect();
+    let of = |keys: &[Hash], value: Option<&[u8]>| -> Vec<_> {
+        keys.iter().map(|key| change(*key, value)).collect()
+    };
+    let (half, other) = keys.split_at(keys.len() / 2);
+    let mut tree = after(Tree::new(), &of(half, Some(b"1")));
+    for round in 0..6_u8 {
+        let (here, gone) = if round % 2 == 0 {
+            (other, half)
+        } else {
+            (half, other)
+        };
+        let held = tree.bytes();
+        // In small steps, each of which takes what the one before gave back.
+        for (come, go) in here.chunks(2000).zip(gone.chunks(2000)) {
+            tree = after(tree, &of(go, None));
+            tree = after(tree, &of(come, Some(&[round; 20])));
+        }
+        // As many leaves have another shape: a few more forks or stems, and the lists of free slots.
+        assert!(tree.bytes() <= held + held / 4, "{} {held}", tree.bytes());
+        let held = tree.bytes();
+        for _ in 0..3 {
+            tree = after(tree, &of(here, Some(&[round; 40])));
+            tree = after(tree, &of(here, Some(&[round; 20])));
+        }
+        assert_eq!(tree.bytes(), held);
+    }
+    assert_eq!(tree.len(), half.len());
+    // Chunks that are just begun weigh on a tree as small as this.
+    let tree = after(tree, &of(&keys, Some(b"1")));
+    assert!(tree.bytes() / tree.len() < 190, "{}", tree.bytes());
+}
+
+#[test]
+fn lookups_give_the_bytes_of_short_values_and_the_hash_of_long_ones() {
+    let key = Hash::new([7; 32]);
+    let mut tree = Tree::new();
+    for len in (0..100).chain([INLINE_MAX, 256, 257, INLINE_MAX + 1, 255, 256 + INLINE_MAX]) {
+        let value = vec![u8::try_from(len % 251).expect("it is below 251"); len];
+        tree = after(tree, &[change(key, Some(&value))]);
+        check_lookup(tree.read(&key), Some(&value));
+        check_lookup(LeafValue::of(&value).lookup(), Some(&value));
+        assert_eq!(LeafValue::of(&value).hash(), sha256(&[&value]));
+        assert!(tree.prove(&key).verify(&tree.root(), &key, Some(&value)));
+    }
+    assert_eq!(tree.read(&Hash::new([8; 32])), Lookup::Absent);
+    // The payload of a long value is its hash, and that hash as a value is another value.
+    let long = [1; 40];
+    let hash = sha256(&[&long]);
+    assert_ne!(LeafValue::of(&long), LeafValue::of(hash.as_bytes()));
+    assert_ne!(LeafValue::of(&[0; 2]), LeafValue::of(&[0; 3]));
+}
+
+#[test]
+fn what_is_shown_of_a_tree_is_its_size_and_root() {
+    let tree = after(Tree::default(), &[change(Hash::new([1; 32]), Some(b"1"))]);
+    let root = tree.root();
+    assert_eq!(format!("{tree:?}"), format!("Tree of 1 with root {root}"));
+    let patch = tree.update(&[]);
+    assert_eq!(format!("{patch:?}"), format!("Patch to 1 with root {root}"));
+}
+
 proptest! {
     #[test]
     fn any_sequence_of_updates_gives_the_tree_of_the_final_state(
-        batches in vec(vec((keys(), proptest::option::of(vec(any::<u8>(), 0..3))), 0..40), 1..8),
+        batches in vec(vec((keys(), proptest::option::of(values())), 0..40), 1..12),
     ) {
         let mut model = Model::new();
         let mut tree = Tree::new();
+        let mut touched = BTreeSet::new();
         for batch in batches {
             let changes: Vec<_> = batch
                 .iter()
                 .map(|(key, value)| change(*key, value.as_deref()))
                 .collect();
-            tree = tree.update(&changes);
+            let before = (tree.root(), tree.len());
+            let patch = tree.update(&changes);
+            prop_assert_eq!((tree.root(), tree.len()), before);
+            check_reads(&tree, &model, &touched);
+            touched.extend(batch.iter().map(|(key, _)| *key));
             for (key, value) in batch {
                 match value {
                     Some(value) => drop(model.insert(key, value)),
                     None => drop(model.remove(&key)),
                 }
             }
-            prop_assert_eq!(tree.root(), naive_root(&model));
-            prop_assert_eq!(tree.len(), model.len());
+            for key in &touched {
+                let found = patch.read(&tree, key).expect("the patch is the tree's");
+                check_lookup(found, model.get(key).map(Vec::as_slice));
+            }
+            tree.apply(&patch).expect("the patch is the tree's");
+            prop_assert_eq!((tree.root(), tree.len()), (naive_root(&model), model.len()));
+            prop_assert_eq!((patch.root(), patch.len()), (tree.root(), tree.len()));
+            check_reads(&tree, &model, &touched);
+        }
+        let leaves: Vec<_> = model
+            .iter()
+            .map(|(key, value)| (*key, LeafValue::of(value)))
+            .collect();
+        let built = Tree::from_leaves(&leaves).expect("it is small");
+        prop_assert_eq!((built.root(), built.len()), (tree.root(), tree.len()));
+        for key in &touched {
+            prop_assert_eq!(built.read(key), tree.read(key));
+            prop_assert_eq!(built.prove(key), tree.prove(key));
         }
     }
 
     #[test]
     fn proofs_say_what_the_state_says_and_nothing_else(
-        state in vec((keys(), vec(any::<u8>(), 0..3)), 0..60),
+        state in vec((keys(), values()), 0..60),
         asked in keys(),
         chosen in any::<Index>(),
         at in any::<Index>(),
         bit in 0_u32..8,
     ) {
         let model: Model = state.into_iter().collect();
-        let changes: Vec<_> = model
-            .iter()
-            .map(|(key, value)| change(*key, Some(value)))
-            .collect();
-        let tree = Tree::new().update(&changes);
+        let tree = after(Tree::new(), &changes(&model));
         let root = tree.root();
         let known = model.keys().nth(chosen.index(model.len().max(1))).copied();
         for key in [Some(asked), known].into_iter().flatten() {
             let value = model.get(&key).map(Vec::as_slice);
             let proof = tree.prove(&key);
             prop_assert!(proof.verify(&root, &key, value));
-            prop_assert_eq!(tree.get(&key), value.map(value_hash));
+            check_lookup(tree.read(&key), value);
 
             // The opposite, another value, another root.
             let opposite = if value.is_some() { None } else { Some(&b""[..]) };

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{bit, inner_hash, leaf_hash, value_hash};
+use super::bit;
+use super::hash::{inner_hash, leaf_hash, value_hash};
 use crate::types::hash::Hash;
 
 /// Most siblings in a proof: a path is no longer than a key.

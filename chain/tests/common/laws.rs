@@ -8,7 +8,7 @@ use proofmill_chain::check::Roots;
 use proofmill_chain::execute::{ExecuteError, Inadmissible, sum_supply};
 use proofmill_chain::pipeline::BlockError;
 use proofmill_chain::task::Void;
-use proofmill_chain::tree::{Tree, value_hash};
+use proofmill_chain::tree::{LeafValue, Tree};
 use proofmill_chain::types::block::{Block, Certificate, block_sign_bytes};
 use proofmill_chain::types::hash::{AccountId, Hash};
 use proofmill_chain::types::receipt::{Failure, Outcome};
@@ -24,7 +24,7 @@ impl World {
         let leaves: Vec<_> = self
             .state
             .iter()
-            .map(|(key, value)| (*key, Some(value_hash(value))))
+            .map(|(key, value)| (*key, Some(LeafValue::of(value))))
             .collect();
         assert_eq!(Tree::new().update(&leaves).root(), self.tree.root());
         let mut live = Vec::new();

@@ -21,7 +21,7 @@ use proofmill_chain::crypto::verify::{BatchSecret, Verifier};
 use proofmill_chain::finality::{VoteKind, vote_sign_bytes};
 use proofmill_chain::machine::{Machine, ProgramFacts};
 use proofmill_chain::pipeline::{BlockError, Context, SealedBlock, validate};
-use proofmill_chain::tree::{Tree, value_hash};
+use proofmill_chain::tree::{LeafValue, Tree};
 use proofmill_chain::types::block::{Block, Certificate, CommitSignature};
 use proofmill_chain::types::genesis::{Genesis, GenesisAccount, GenesisWorker};
 use proofmill_chain::types::hash::{AccountId, Blob, Hash, Signature, blob_hash};
@@ -226,15 +226,18 @@ impl World {
         let writes = genesis.state().expect("the tests' genesis is valid").writes;
         let leaves: Vec<_> = writes
             .iter()
-            .map(|write| (write.key, write.new.as_deref().map(value_hash)))
+            .map(|write| (write.key, write.new.as_deref().map(LeafValue::of)))
             .collect();
+        let mut tree = Tree::new();
+        tree.apply(&tree.update(&leaves))
+            .expect("the patch is the tree's");
         let world = Self {
             id: genesis.hash(),
             state: writes
                 .into_iter()
                 .map(|write| (write.key, write.new.expect("genesis only creates").to_vec()))
                 .collect(),
-            tree: Tree::new().update(&leaves),
+            tree,
             height: Height::ZERO,
             time_ms: genesis.genesis_time_ms,
             parent: genesis.hash(),
@@ -317,7 +320,9 @@ impl World {
             };
         }
         let header = &sealed.block().header;
-        self.tree = sealed.tree().clone();
+        self.tree
+            .apply(sealed.patch())
+            .expect("the block was sealed on this tree");
         self.height = header.height;
         self.time_ms = header.time_ms;
         self.parent = sealed.hash();
