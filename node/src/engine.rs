@@ -18,7 +18,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use proofmill_chain::build::{Candidates, build};
 use proofmill_chain::codec;
 use proofmill_chain::crypto::sign::SecretKey;
-use proofmill_chain::crypto::verify::BatchSecret;
+use proofmill_chain::crypto::verify::{BatchSecret, Verifier};
 use proofmill_chain::execute::sum_supply;
 use proofmill_chain::pipeline::{self, BlockError, Context, SealedBlock, SeenTransactions};
 use proofmill_chain::state::StateError;
@@ -105,7 +105,7 @@ pub struct Engine {
     store: Store,
     machine: ComputeMachine,
     keys: ValidatorKeys,
-    secret: BatchSecret,
+    verifier: Verifier,
     /// Transactions that were verified when they were admitted.
     seen: SeenTransactions,
     idle: Duration,
@@ -168,7 +168,7 @@ impl Engine {
             machine: ComputeMachine::default(),
             keys: parts.keys,
             seen: parts.seen,
-            secret: parts.secret,
+            verifier: Verifier::new(parts.secret),
             idle: parts.idle,
             verify_supply_every: parts.verify_supply_every,
             pools: Mutex::new(pools),
@@ -270,18 +270,18 @@ impl Engine {
 
     /// Runs `judge` with what a block of the next height is judged against.
     fn with_context<T>(&self, judge: impl FnOnce(&Context<'_>) -> T) -> T {
-        let head = self.store.head();
-        let tree = self.store.tree();
+        let state = self.store.state();
+        let head = state.head();
         judge(&Context {
             genesis: &self.genesis_hash,
             params: &self.genesis.params,
             parent_height: head.height,
             parent: &head.hash,
             parent_validators: &self.validators,
-            state: &self.store,
-            tree: &tree,
+            state: &state,
+            tree: state.tree(),
             machine: &self.machine,
-            secret: &self.secret,
+            verifier: &self.verifier,
             seen: Some(&self.seen),
         })
     }
@@ -403,16 +403,7 @@ impl Engine {
     }
 
     fn commit(&self, sealed: &SealedBlock, certificate: &Certificate) -> Result<(), EngineError> {
-        let effects = sealed.effects();
-        self.store.commit(CommitBatch {
-            hash: sealed.hash(),
-            block: sealed.decoded(),
-            certificate,
-            receipts: &effects.receipts,
-            writes: &effects.writes,
-            tree: sealed.tree().clone(),
-            blobs: effects.blobs.clone(),
-        })?;
+        self.store.commit(&CommitBatch::of(sealed, certificate))?;
         let block = sealed.block();
         tracing::info!(
             height = %block.header.height,

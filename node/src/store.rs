@@ -1,14 +1,18 @@
 //! The node's disk: blocks, state and indexes in RocksDB.
 //!
-//! One synced write per block is the commit point ([`Store::commit`]); opening checks that what is
-//! there is whole and that the state is the one that the head's header commits to. The state tree
-//! is derived data: it lives in memory and is rebuilt from the flat state on start.
+//! A block is committed in two steps. [`Store::stage`] makes it the head in memory, so that the next
+//! block can be verified; [`Store::persist`] makes it durable with one synced write, which may happen
+//! on another thread. Only what is durable may be told to anybody; [`Store::commit`] does both.
+//! Opening checks that what is there is whole and that the state is the one that the head's header
+//! commits to. The state tree is derived data: it lives in memory with the small records, accounts
+//! above all, and is rebuilt from the flat state on start.
 
 mod commit;
 mod diff;
 mod error;
 mod keys;
 mod open;
+mod state;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -20,10 +24,10 @@ use std::sync::{Mutex, PoisonError, RwLock};
 use proofmill_chain::state::StateError;
 use proofmill_chain::state::overlay::WriteSet;
 use proofmill_chain::state::reader::StateReader;
-use proofmill_chain::tree::{Tree, value_hash};
+use proofmill_chain::tree::{LeafValue, Patch, Tree};
 use proofmill_chain::types::block::{Block, Certificate, Header};
 use proofmill_chain::types::genesis::Genesis;
-use proofmill_chain::types::hash::{AccountId, Hash};
+use proofmill_chain::types::hash::Hash;
 use proofmill_chain::types::receipt::Receipt;
 use proofmill_chain::types::units::{Height, Round};
 use rocksdb::{ColumnFamily, DB};
@@ -33,6 +37,8 @@ pub use self::error::{CORRUPTION_ADVICE, StoreError};
 use self::keys::Family;
 pub use self::keys::Position;
 pub use self::open::FILES_OPEN_MAX;
+use self::state::Staged;
+pub use self::state::StateGuard;
 pub use self::view::{LISTING_MAX, Undecided, View};
 
 /// For how many heights the changes to the state are kept.
@@ -49,18 +55,20 @@ pub struct Head {
     pub time_ms: u64,
 }
 
-/// What the newest commit made current.
+/// What the newest stage made current.
 struct Current {
     head: Head,
     tree: Tree,
+    /// Long records of blocks that are not durable yet.
+    staged: Staged,
 }
 
 /// The data directory, open and checked.
 pub struct Store {
     db: DB,
     genesis: Head,
-    /// Held while a commit or an undecided proposal is written.
-    writing: Mutex<()>,
+    /// The last durable block; held while a commit or an undecided proposal is written.
+    durable: Mutex<Head>,
     current: RwLock<Current>,
 }
 
@@ -79,37 +87,43 @@ impl Store {
             hash: genesis.hash(),
             time_ms: genesis.genesis_time_ms,
         };
-        let tree = genesis_tree(&writes);
-        let genesis_root = tree.root();
-        let store = Self {
+        let genesis_root = genesis_tree(&writes).root();
+        let current = Current {
+            head,
+            tree: Tree::new(),
+            staged: Staged::default(),
+        };
+        let mut store = Self {
             db: open::open_database(path)?,
             genesis: head,
-            writing: Mutex::new(()),
-            current: RwLock::new(Current { head, tree }),
+            durable: Mutex::new(head),
+            current: RwLock::new(current),
         };
         store.settle(path, genesis, &writes)?;
+        drop(writes);
         let (head, tree) = store.verify(genesis_root)?;
-        store.set_current(Current { head, tree });
+        store.durable = Mutex::new(head);
+        let staged = Staged::default();
+        store.current = RwLock::new(Current { head, tree, staged });
         Ok(store)
     }
 
-    /// The last committed block; genesis when there is none.
+    /// The last staged block, which every block that was committed is; genesis when there is none.
     #[must_use]
     pub fn head(&self) -> Head {
-        self.current
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .head
+        self.state().head()
     }
 
-    /// The state tree after the last committed block.
+    /// The last block that is durable.
     #[must_use]
-    pub fn tree(&self) -> Tree {
-        self.current
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .tree
-            .clone()
+    pub fn durable_head(&self) -> Head {
+        *self.durable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state after the head, held still: no block is staged while the guard lives.
+    #[must_use]
+    pub fn state(&self) -> StateGuard<'_> {
+        StateGuard::new(self)
     }
 
     /// The genesis block's place in the chain.
@@ -201,19 +215,6 @@ impl Store {
         self.latest().tasks_before(cursor, limit)
     }
 
-    /// See [`View::account_history`].
-    ///
-    /// # Errors
-    /// When the store cannot be read or is damaged.
-    pub fn account_history(
-        &self,
-        account: &AccountId,
-        cursor: Option<Position>,
-        limit: usize,
-    ) -> Result<Vec<(Position, Hash)>, StoreError> {
-        self.latest().account_history(account, cursor, limit)
-    }
-
     /// The bytes with this content address.
     ///
     /// # Errors
@@ -268,27 +269,21 @@ impl Store {
             .cf_handle(family.name())
             .expect("every column family was opened with the database")
     }
-
-    fn set_current(&self, current: Current) {
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = current;
-    }
 }
 
-/// The state after the last committed block.
+/// The state after the head, each read by itself.
 impl StateReader for Store {
     fn read(&self, key: &Hash) -> Result<Option<Cow<'_, [u8]>>, StateError> {
-        Ok(self
-            .latest()
-            .get(Family::State, key.as_ref())?
-            .map(Cow::Owned))
+        let found = self.state().read(key)?.map(Cow::into_owned);
+        Ok(found.map(Cow::Owned))
     }
 }
 
-fn genesis_tree(writes: &WriteSet) -> Tree {
+fn genesis_tree(writes: &WriteSet) -> Patch {
     let leaves: Vec<_> = writes
         .writes
         .iter()
-        .map(|write| (write.key, write.new.as_deref().map(value_hash)))
+        .map(|write| (write.key, write.new.as_deref().map(LeafValue::of)))
         .collect();
     Tree::new().update(&leaves)
 }

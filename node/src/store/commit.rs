@@ -1,22 +1,21 @@
 //! The commit point: everything a block leaves behind, in one synced write.
 
-use std::collections::BTreeSet;
 use std::sync::PoisonError;
 
 use proofmill_chain::codec;
-use proofmill_chain::pipeline::DecodedBlock;
+use proofmill_chain::pipeline::{DecodedBlock, SealedBlock};
 use proofmill_chain::state::overlay::WriteSet;
-use proofmill_chain::tree::Tree;
+use proofmill_chain::tree::Patch;
 use proofmill_chain::types::block::Certificate;
-use proofmill_chain::types::hash::{AccountId, Blob, Hash};
+use proofmill_chain::types::hash::{Blob, Hash};
 use proofmill_chain::types::receipt::{Outcome, Receipt};
-use proofmill_chain::types::transaction::{Action, Transaction};
+use proofmill_chain::types::transaction::Action;
 use proofmill_chain::types::units::{Height, Round};
 use rocksdb::{WriteBatch, WriteOptions};
 
 use super::keys::{self, Family};
 use super::view::{CERTIFICATE_BYTES_MAX, RECEIPTS_BYTES_MAX};
-use super::{Current, DIFFS_KEPT, Head, Store, StoreError, diff};
+use super::{DIFFS_KEPT, Head, Store, StoreError, diff};
 
 /// A decided and executed block.
 pub struct CommitBatch<'a> {
@@ -30,34 +29,80 @@ pub struct CommitBatch<'a> {
     pub receipts: &'a [Receipt],
     /// What it changes in the state.
     pub writes: &'a WriteSet,
-    /// The state tree after it.
-    pub tree: Tree,
+    /// What it changes in the state tree.
+    pub patch: &'a Patch,
     /// Programs, inputs and outputs that it brought.
-    pub blobs: Vec<Blob>,
+    pub blobs: &'a [Blob],
+}
+
+impl<'a> CommitBatch<'a> {
+    /// A valid block with the certificate that decides it.
+    #[must_use]
+    pub fn of(sealed: &'a SealedBlock, certificate: &'a Certificate) -> Self {
+        let effects = sealed.effects();
+        Self {
+            hash: sealed.hash(),
+            block: sealed.decoded(),
+            certificate,
+            receipts: &effects.receipts,
+            writes: &effects.writes,
+            patch: sealed.patch(),
+            blobs: &effects.blobs,
+        }
+    }
+
+    const fn head(&self) -> Head {
+        let header = &self.block.block().header;
+        Head {
+            height: header.height,
+            hash: self.hash,
+            time_ms: header.time_ms,
+        }
+    }
 }
 
 impl Store {
-    /// Makes a block the head, durably: when this returns the block survives a crash; when it
-    /// fails nothing of the block is there.
+    /// Makes a block the head, durably: when this returns the block survives a crash.
+    ///
+    /// # Errors
+    /// Those of [`Store::stage`], which leave everything as it was, and those of [`Store::persist`].
+    pub fn commit(&self, commit: &CommitBatch<'_>) -> Result<(), StoreError> {
+        self.stage(commit)?;
+        self.persist(commit)
+    }
+
+    /// Makes a block the head in memory, so that the next can be verified. Nobody may be told of it
+    /// before it is durable.
     ///
     /// # Errors
     /// [`StoreError::Refused`] when the block does not follow the head or its parts do not belong
-    /// together; otherwise when the disk fails. After a failing disk the store refuses further
-    /// writes, and the node has to stop.
-    pub fn commit(&self, commit: CommitBatch<'_>) -> Result<(), StoreError> {
-        let _one_at_a_time = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.check_follows(&commit)?;
-        let batch = self.batch(&commit)?;
-        self.write_synced(batch)?;
-        let header = &commit.block.block().header;
-        self.set_current(Current {
-            head: Head {
-                height: header.height,
-                hash: commit.hash,
-                time_ms: header.time_ms,
-            },
-            tree: commit.tree,
-        });
+    /// together; then nothing has changed.
+    pub fn stage(&self, commit: &CommitBatch<'_>) -> Result<(), StoreError> {
+        check_parts(commit)?;
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        check_follows(commit, current.head)?;
+        let applied = current.tree.apply(commit.patch);
+        applied.map_err(|error| StoreError::Refused(error.to_string()))?;
+        let head = commit.head();
+        current.staged.add(head.height, commit.writes);
+        current.head = head;
+        Ok(())
+    }
+
+    /// Makes a staged block durable with one synced write: when this returns the block survives a
+    /// crash; when it fails nothing of the block is on the disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] when the block does not follow the last durable one; otherwise when the
+    /// disk fails. Memory is then ahead of the disk, which refuses further writes, and the node has to
+    /// stop.
+    pub fn persist(&self, commit: &CommitBatch<'_>) -> Result<(), StoreError> {
+        let mut durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+        check_follows(commit, *durable)?;
+        self.write_synced(self.batch(commit)?)?;
+        *durable = commit.head();
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        current.staged.forget(durable.height);
         Ok(())
     }
 
@@ -74,8 +119,8 @@ impl Store {
         bytes: &[u8],
     ) -> Result<(), StoreError> {
         // A commit in between would leave the proposal behind for ever.
-        let _one_at_a_time = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        if height <= self.head().height {
+        let durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+        if height <= durable.height {
             return Ok(());
         }
         let mut batch = WriteBatch::default();
@@ -103,53 +148,6 @@ impl Store {
         Ok(self.db.write_opt(batch, &options)?)
     }
 
-    fn check_follows(&self, commit: &CommitBatch<'_>) -> Result<(), StoreError> {
-        let refuse = |what: String| Err(StoreError::Refused(what));
-        let header = &commit.block.block().header;
-        let head = self.head();
-        if header.height != head.height.next() {
-            return refuse(format!(
-                "block {} does not follow block {}",
-                header.height, head.height
-            ));
-        }
-        if header.parent != head.hash {
-            return refuse(format!(
-                "parent is {}, the head is {}",
-                header.parent, head.hash
-            ));
-        }
-        if header.hash() != commit.hash {
-            return refuse(format!(
-                "hash is {}, {} was given",
-                header.hash(),
-                commit.hash
-            ));
-        }
-        let certificate = commit.certificate;
-        if certificate.height != header.height || certificate.block != commit.hash {
-            return refuse(format!(
-                "the certificate is for block {} at {}",
-                certificate.block, certificate.height
-            ));
-        }
-        if commit.receipts.len() != commit.block.block().transactions.len() {
-            return refuse(format!(
-                "{} receipts for {} transactions",
-                commit.receipts.len(),
-                commit.block.block().transactions.len()
-            ));
-        }
-        if commit.tree.root() != header.state_root {
-            return refuse(format!(
-                "the tree's root is {}, the header's {}",
-                commit.tree.root(),
-                header.state_root
-            ));
-        }
-        Ok(())
-    }
-
     fn batch(&self, commit: &CommitBatch<'_>) -> Result<WriteBatch, StoreError> {
         let header = &commit.block.block().header;
         let key = keys::height_key(header.height);
@@ -166,7 +164,7 @@ impl Store {
         batch.put_cf(self.column(Family::Receipts), key, &receipts);
         self.add_state(&mut batch, header.height, commit.writes);
         self.add_index(&mut batch, commit);
-        for blob in &commit.blobs {
+        for blob in commit.blobs {
             let hash = blob.hash();
             batch.put_cf(self.column(Family::Blob), hash, blob.as_bytes());
         }
@@ -212,10 +210,6 @@ impl Store {
                 keys::transaction_index(&id),
                 keys::position_bytes(position),
             );
-            for account in concerned(&signed.transaction) {
-                let key = keys::under(keys::account_prefix(&account), position);
-                batch.put_cf(index, key, id);
-            }
             let submits = matches!(signed.transaction.action, Action::SubmitTask(_));
             if submits && receipt.outcome == Outcome::Applied {
                 batch.put_cf(index, keys::under(keys::tasks_prefix(), position), id);
@@ -224,21 +218,58 @@ impl Store {
     }
 }
 
-/// The accounts whose history a transaction belongs to.
-fn concerned(transaction: &Transaction) -> BTreeSet<AccountId> {
-    let mut accounts = BTreeSet::from([transaction.sender, transaction.payer()]);
-    match &transaction.action {
-        Action::Transfer { to, .. } => {
-            accounts.insert(*to);
-        }
-        Action::RegisterWorker { worker, .. }
-        | Action::UpdateWorker { worker, .. }
-        | Action::RetireWorker { worker } => {
-            accounts.insert(*worker);
-        }
-        Action::PublishProgram { .. } | Action::SubmitTask(_) | Action::CancelTask { .. } => {}
+/// Checks that a block comes right after `head`.
+fn check_follows(commit: &CommitBatch<'_>, head: Head) -> Result<(), StoreError> {
+    let header = &commit.block.block().header;
+    if header.height != head.height.next() {
+        return Err(StoreError::Refused(format!(
+            "block {} does not follow block {}",
+            header.height, head.height
+        )));
     }
-    accounts
+    if header.parent != head.hash {
+        return Err(StoreError::Refused(format!(
+            "parent is {}, the head is {}",
+            header.parent, head.hash
+        )));
+    }
+    Ok(())
+}
+
+/// Checks that a block's parts belong together.
+fn check_parts(commit: &CommitBatch<'_>) -> Result<(), StoreError> {
+    let refuse = |what: String| Err(StoreError::Refused(what));
+    let block = commit.block.block();
+    let header = &block.header;
+    if header.hash() != commit.hash {
+        return refuse(format!(
+            "hash is {}, {} was given",
+            header.hash(),
+            commit.hash
+        ));
+    }
+    let certificate = commit.certificate;
+    if certificate.height != header.height || certificate.block != commit.hash {
+        return refuse(format!(
+            "the certificate is for block {} at {}",
+            certificate.block, certificate.height
+        ));
+    }
+    if commit.receipts.len() != block.transactions.len() {
+        return refuse(format!(
+            "{} receipts for {} transactions",
+            commit.receipts.len(),
+            block.transactions.len()
+        ));
+    }
+    if commit.patch.root() != header.state_root {
+        return refuse(format!(
+            "the tree's root is {}, the header's {}",
+            commit.patch.root(),
+            header.state_root
+        ));
+    }
+    Ok(())
 }
 
 fn bounded(what: &str, given: usize, most: usize) -> Result<(), StoreError> {

@@ -1,13 +1,13 @@
 //! Column families and the layout of their keys. Numbers are big-endian, so that keys sort as they do.
 
-use proofmill_chain::types::hash::{AccountId, Hash};
+use proofmill_chain::types::hash::Hash;
 use proofmill_chain::types::units::{Height, Round};
 
 /// A block's height and an index in it.
 pub type Position = (Height, u32);
 
 /// The layout that this version writes.
-pub(super) const SCHEMA_VERSION: u32 = 1;
+pub(super) const SCHEMA_VERSION: u32 = 2;
 
 /// In `state`, beside the 32-byte tree keys: the height whose block the state includes.
 pub(super) const APPLIED_HEIGHT: &[u8] = b"applied_height";
@@ -24,7 +24,6 @@ const META_USER: &[u8] = b"user/";
 const INDEX_BLOCK: u8 = b'b';
 const INDEX_TRANSACTION: u8 = b't';
 const INDEX_TASK: u8 = b'k';
-const INDEX_ACCOUNT: u8 = b'a';
 
 /// A column family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,12 +112,7 @@ pub(super) fn tasks_prefix() -> Vec<u8> {
     vec![INDEX_TASK]
 }
 
-/// Where an account's transactions stand, oldest first.
-pub(super) fn account_prefix(account: &AccountId) -> Vec<u8> {
-    tagged(INDEX_ACCOUNT, &[account.as_ref()])
-}
-
-/// A position under one of the two prefixes above.
+/// A position under the prefix above.
 pub(super) fn under(mut prefix: Vec<u8>, position: Position) -> Vec<u8> {
     prefix.extend_from_slice(&position_bytes(position));
     prefix

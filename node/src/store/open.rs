@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use proofmill_chain::state::overlay::WriteSet;
-use proofmill_chain::tree::{Tree, value_hash};
+use proofmill_chain::tree::{LeafValue, Tree, TreeError};
 use proofmill_chain::types::genesis::Genesis;
 use proofmill_chain::types::hash::Hash;
 use proofmill_chain::types::units::Height;
@@ -236,11 +236,12 @@ impl Store {
             .into_par_iter()
             .map(|first| self.leaves(first))
             .collect::<Result<_, _>>()?;
-        Ok(Tree::new().update(&parts.concat()))
+        let refused = |error: TreeError| StoreError::corrupt(error.to_string());
+        Tree::from_leaves(&parts.concat()).map_err(refused)
     }
 
     /// The leaves whose key begins with a byte.
-    fn leaves(&self, first: u8) -> Result<Vec<(Hash, Option<Hash>)>, StoreError> {
+    fn leaves(&self, first: u8) -> Result<Vec<(Hash, LeafValue)>, StoreError> {
         let mut options = ReadOptions::default();
         options.fill_cache(false);
         options.set_readahead_size(SCAN_READAHEAD_BYTES);
@@ -257,7 +258,7 @@ impl Store {
             if *key != *keys::APPLIED_HEIGHT {
                 let key = keys::parse_hash(&key)
                     .ok_or_else(|| StoreError::corrupt("a key of the state has another length"))?;
-                leaves.push((key, Some(value_hash(&value))));
+                leaves.push((key, LeafValue::of(&value)));
             }
         }
         Ok(leaves)

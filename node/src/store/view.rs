@@ -7,7 +7,7 @@ use proofmill_chain::state::StateError;
 use proofmill_chain::state::overlay::WriteSet;
 use proofmill_chain::state::reader::StateReader;
 use proofmill_chain::types::block::{BLOCK_BYTES_MAX, Block, Certificate, Header};
-use proofmill_chain::types::hash::{AccountId, Hash};
+use proofmill_chain::types::hash::Hash;
 use proofmill_chain::types::receipt::Receipt;
 use proofmill_chain::types::units::{Height, Round};
 use rocksdb::{Direction, IteratorMode, Snapshot};
@@ -170,21 +170,6 @@ impl<'a> View<'a> {
         limit: usize,
     ) -> Result<Vec<(Position, Hash)>, StoreError> {
         self.list_before(&keys::tasks_prefix(), cursor, limit)
-    }
-
-    /// An account's transactions (as sender, payer, receiver, operator or worker), newest first,
-    /// from before `cursor` or from the newest on; at most `limit` and never more than
-    /// [`LISTING_MAX`].
-    ///
-    /// # Errors
-    /// When the store cannot be read or is damaged.
-    pub fn account_history(
-        &self,
-        account: &AccountId,
-        cursor: Option<Position>,
-        limit: usize,
-    ) -> Result<Vec<(Position, Hash)>, StoreError> {
-        self.list_before(&keys::account_prefix(account), cursor, limit)
     }
 
     /// The bytes with this content address.
