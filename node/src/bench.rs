@@ -24,7 +24,7 @@ pub mod verifier;
 pub mod workload;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use proofmill_chain::pipeline::BlockError;
 use proofmill_chain::state::StateError;
@@ -215,15 +215,14 @@ fn within(flag: &'static str, given: usize, least: usize, most: usize) -> Result
     })
 }
 
-/// Builds the chain in a temporary directory, measures its blocks and reports.
+/// Builds the chain in an empty directory, measures its blocks and reports.
 ///
 /// # Errors
 /// When a number is out of range, the disk fails, or something that was made is not valid.
-pub fn verify(options: &Options, watch: Watch<'_>) -> Result<Report, BenchError> {
+pub fn verify(options: &Options, place: &Path, watch: Watch<'_>) -> Result<Report, BenchError> {
     options.check()?;
-    let place = temporary()?;
     let workload = Workload::new(options.shape, watch);
-    let mut chain = Chain::start(place.path(), workload, watch)?;
+    let mut chain = Chain::start(place, workload, watch)?;
     let rig = Rig::new(options)?;
     let mut measured = Measured::default();
     let blocks = options.blocks as u64;
@@ -239,7 +238,7 @@ pub fn verify(options: &Options, watch: Watch<'_>) -> Result<Report, BenchError>
 ///
 /// # Errors
 /// When it cannot be made.
-pub(crate) fn temporary() -> Result<tempfile::TempDir, BenchError> {
+pub fn temporary() -> Result<tempfile::TempDir, BenchError> {
     tempfile::Builder::new()
         .prefix("proofmill-")
         .tempdir()

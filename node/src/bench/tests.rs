@@ -3,7 +3,7 @@
 use super::measure::STAGES;
 use super::report::{COMMIT_STAGE, Report};
 use super::workload::{Pattern, Shape};
-use super::{BenchError, Options, PAIRS_MIN, check_shape, plot, saved, verify};
+use super::{BenchError, Options, PAIRS_MIN, check_shape, plot, saved, temporary};
 use crate::home::Home;
 
 const TINY: Options = Options {
@@ -16,6 +16,11 @@ const TINY: Options = Options {
     blocks: 2,
     seen: 0,
 };
+
+fn verify(options: &Options) -> Result<Report, BenchError> {
+    let place = temporary().expect("a directory");
+    super::verify(options, place.path(), &|_, _, _| {})
+}
 
 const RATIOS: [&str; 9] = [
     "signature_vs_bare_parsed",
@@ -37,7 +42,7 @@ fn positive(value: &serde_json::Value) -> bool {
 
 #[test]
 fn a_tiny_run_gives_every_figure_and_they_come_back_from_json() {
-    let report = verify(&TINY, &|_, _, _| {}).expect("a run");
+    let report = verify(&TINY).expect("a run");
     let object = serde_json::to_value(&report).expect("plain JSON");
     for (name, value) in [
         ("threads", 2),
@@ -108,7 +113,7 @@ fn a_run_of_every_other_pattern_and_of_seen_transactions_works() {
         options.shape.pattern = pattern;
         options.blocks = 6;
         options.seen = 100;
-        let report = verify(&options, &|_, _, _| {}).expect("a run");
+        let report = verify(&options).expect("a run");
         assert_eq!(report.pattern, pattern);
         if pattern == Pattern::Mixed {
             assert!(report.signatures > 50.0, "sponsors, consents, attestations");
@@ -134,7 +139,7 @@ fn numbers_out_of_range_are_refused_by_name_value_and_rule() {
     for (change, words) in cases {
         let mut options = TINY;
         change(&mut options);
-        let refused = verify(&options, &|_, _, _| {}).expect_err(words);
+        let refused = verify(&options).expect_err(words);
         assert!(matches!(refused, BenchError::Argument { .. }), "{refused}");
         assert!(refused.to_string().starts_with(words), "{refused}");
     }

@@ -11,9 +11,9 @@ use serde_json::json;
 
 use crate::bench::export::export;
 use crate::bench::workload::{Pattern, Shape};
-use crate::bench::{Options, Work, plot, saved, verify};
+use crate::bench::{Options, Work, plot, saved, temporary, verify};
 use crate::cli::progress::Progress;
-use crate::cli::{Global, out};
+use crate::cli::{Global, interrupt, out};
 use crate::home::write_atomically;
 use crate::limits;
 
@@ -156,8 +156,16 @@ fn run_verify(args: &VerifyArgs, global: &Global) -> anyhow::Result<()> {
         None => None,
     };
     let report = {
+        let place = temporary()?;
+        let path = place.path().to_owned();
+        interrupt::on_ctrl_c(move || {
+            // What cannot be removed stays where temporary files go.
+            let _ = std::fs::remove_dir_all(path);
+        });
         let bars = Bars::default();
-        verify(&options, &|work, done, total| bars.show(work, done, total))?
+        verify(&options, place.path(), &|work, done, total| {
+            bars.show(work, done, total);
+        })?
     };
     if let Some(path) = &args.plot {
         write_atomically(path, &plot::svg(&report))

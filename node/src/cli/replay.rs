@@ -43,10 +43,8 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     limits::raise_open_files()?;
     let home = global.home()?;
     let genesis = genesis_file::load(&home.genesis())?;
-    let range = Range {
-        from: args.from,
-        to: args.to,
-    };
+    let Args { from, to } = args;
+    let range = Range { from, to };
     let mut bar: Option<Progress> = None;
     let done = replay(&home.database(), &genesis, range, &mut |height, to, _| {
         bar.get_or_insert_with(|| Progress::start("blocks", to.get()))

@@ -7,6 +7,13 @@ fn proofmill(arguments: &[&str]) -> anyhow::Result<()> {
     Cli::try_parse_from(words).expect("a command").run()
 }
 
+/// A tiny run in a home.
+fn tiny<'a>(home: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let verify = ["bench", "verify", "--home", home, "--json"];
+    let shape = ["--txs", "20", "--accounts", "50", "--blocks", "1"];
+    [&verify[..], &shape, more].concat()
+}
+
 #[test]
 fn arguments_out_of_range_are_refused_before_anything_is_made() {
     for (arguments, words) in [
@@ -43,10 +50,7 @@ fn what_is_no_number_or_no_pattern_is_refused_with_what_was_given() {
 fn an_unknown_baseline_is_refused_with_those_there_are() {
     let place = tempfile::tempdir().expect("a directory");
     let home = place.path().to_str().expect("a text");
-    let verify = ["bench", "verify", "--home", home];
-    let tiny = ["--txs", "20", "--accounts", "50", "--blocks", "1", "--json"];
-    let with = |more: &[&str]| [&verify[..], &tiny, more].concat();
-    let none = proofmill(&with(&["--baseline", "x"])).expect_err("none yet");
+    let none = proofmill(&tiny(home, &["--baseline", "x"])).expect_err("none yet");
     let words = none.to_string();
     assert!(
         words.contains("`x`") && words.contains("none yet"),
@@ -54,15 +58,15 @@ fn an_unknown_baseline_is_refused_with_those_there_are() {
     );
     let picture = place.path().join("verify.svg");
     let picture = picture.to_str().expect("a text");
-    proofmill(&with(&["--save", "first", "--plot", picture])).expect("a run");
+    proofmill(&tiny(home, &["--save", "first", "--plot", picture])).expect("a run");
     assert!(
         std::fs::read_to_string(picture)
             .expect("a file")
             .contains("</svg>")
     );
-    let other = proofmill(&with(&["--baseline", "x"])).expect_err("another");
+    let other = proofmill(&tiny(home, &["--baseline", "x"])).expect_err("another");
     assert!(other.to_string().contains("there are first"), "{other}");
-    proofmill(&with(&["--baseline", "first"])).expect("a run beside the first");
+    proofmill(&tiny(home, &["--baseline", "first"])).expect("a run beside the first");
 }
 
 #[test]
