@@ -1,174 +1,228 @@
-//! The way of a block, stage by stage and whole, for blocks of 1,000 and 10,000 transfers.
+//! The way of a block, stage by stage and whole, beside the references of `proofmill bench verify`.
 //!
 //! Names are `group/op/key=value`; the one-thread row stands beside the row of all threads. Each
-//! bench asserts its answer outside the timed loop.
+//! bench asserts its answer outside the timed loop. `make bench ARGS="-- verify"` runs a part.
 
 use std::hint::black_box;
 
-use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use proofmill_benches::World;
-use proofmill_chain::crypto::verify::{Item, verify_batch};
-use proofmill_chain::pipeline::{check, decode, execute, seal, tree_after, validate, verify};
-use proofmill_node::store::{CommitBatch, Store};
+use criterion::measurement::WallTime;
+use criterion::{
+    BatchSize, BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
+};
+use proofmill_benches::{Fixture, pools};
+use proofmill_chain::pipeline::{
+    Context, SealedBlock, check, decode, execute, seal, validate, verify,
+};
+use proofmill_node::bench::ledger::{Ledger, root_after};
+use proofmill_node::bench::reference::{Signatures, bare_cached, bare_parsed, naive, points};
+use proofmill_node::bench::seen::Seen;
+use proofmill_node::bench::verifier::Keys;
+use proofmill_node::bench::workload::Pattern;
+use rayon::ThreadPool;
 
 /// Accounts in the state.
 const ACCOUNTS: usize = 20_000;
-/// Transfers in a block.
+/// Transactions in a block.
 const SIZES: [usize; 2] = [1_000, 10_000];
+/// Transactions in a block of the patterns that are measured whole only.
+const SIZE_OF_PATTERNS: usize = 2_000;
+const SAMPLES: usize = 10;
 
-fn pools() -> Vec<(usize, rayon::ThreadPool)> {
-    let all = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut counts = vec![1];
-    if all > 1 {
-        counts.push(all);
-    }
-    counts
-        .into_iter()
-        .map(|threads| {
-            let pool = rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .build()
-                .expect("a pool of threads");
-            (threads, pool)
-        })
-        .collect()
+fn group<'a>(
+    criterion: &'a mut Criterion,
+    name: &str,
+    threads: usize,
+    size: usize,
+) -> BenchmarkGroup<'a, WallTime> {
+    let mut group = criterion.benchmark_group(format!("{name}/threads={threads}"));
+    group.sample_size(SAMPLES);
+    group.throughput(Throughput::Elements(size as u64));
+    group
 }
 
+fn id(operation: &str, size: usize) -> BenchmarkId {
+    BenchmarkId::new(operation, format!("transfers={size}"))
+}
+
+/// Every stage that needs no disk, with a verifier that has seen the keys.
 fn stages(criterion: &mut Criterion) {
-    let world = World::new(ACCOUNTS);
-    let context = world.context();
     for size in SIZES {
-        let (bytes, hash) = world.block(size);
-        let block = decode(&bytes, context.params).expect("built blocks decode");
-        let checked = check(block.clone(), &context).expect("built blocks agree with themselves");
-        let verified = verify(checked.clone(), &context).expect("built blocks are signed");
-        let executed = execute(verified.clone(), &context).expect("built blocks execute");
-        let sealed = seal(executed.clone(), &context).expect("built blocks have their roots");
-        assert_eq!(sealed.hash(), hash);
-        assert_eq!(sealed.effects().receipts.len(), size);
-        let writes = &sealed.effects().writes;
-        assert_eq!(tree_after(&world.tree, writes).root(), sealed.tree().root());
+        let fixture = Fixture::new(Pattern::Uniform, ACCOUNTS, size);
+        let ledger = fixture.chain.ledger();
+        ledger.with_context(&Keys::unseen(), &Seen::none(), |context| {
+            for (threads, pool) in pools() {
+                let group = group(criterion, "block", threads, size);
+                stages_of(group, &pool, &fixture, context, size);
+            }
+        });
+    }
+}
 
-        let messages: Vec<_> = block
-            .transactions
-            .iter()
-            .map(|signed| signed.transaction.sign_bytes(&world.hash))
-            .collect();
-        let items: Vec<_> = block
-            .transactions
-            .iter()
-            .zip(&messages)
-            .map(|(signed, message)| Item {
-                key: signed.transaction.sender.as_bytes(),
-                message,
-                signature: signed.signature.as_bytes(),
-            })
-            .collect();
-        assert!(
-            verify_batch(&items, world.secret())
-                .iter()
-                .all(|valid| *valid)
-        );
+fn stages_of(
+    mut group: BenchmarkGroup<'_, WallTime>,
+    pool: &ThreadPool,
+    fixture: &Fixture,
+    context: &Context<'_>,
+    size: usize,
+) {
+    let made = &fixture.made;
+    let block = decode(&made.bytes, context.params).expect("built blocks decode");
+    assert_eq!(block, made.block);
+    let checked = check(block.clone(), context).expect("built blocks agree with themselves");
+    let verified = verify(checked.clone(), context).expect("built blocks are signed");
+    let executed = execute(verified.clone(), context).expect("built blocks execute");
+    let sealed = seal(executed.clone(), context).expect("built blocks have their roots");
+    assert_eq!(sealed.hash(), made.hash);
+    assert_eq!(sealed.effects().receipts.len(), size);
+    let writes = &sealed.effects().writes;
+    assert_eq!(root_after(context, writes), block.header.state_root);
 
+    let bytes = &made.bytes;
+    group.bench_function(id("decode", size), |b| {
+        b.iter(|| decode(black_box(bytes), context.params).expect("asserted above"));
+    });
+    macro_rules! stage {
+        ($name:literal, $input:expr, $stage:expr) => {
+            group.bench_function(id($name, size), |b| {
+                b.iter_batched(
+                    || $input.clone(),
+                    |input| {
+                        pool.install(|| $stage(input, context))
+                            .expect("asserted above")
+                    },
+                    BatchSize::LargeInput,
+                );
+            });
+        };
+    }
+    stage!("check", block, check);
+    stage!("verify", checked, verify);
+    stage!("execute", verified, execute);
+    stage!("seal", executed, seal);
+    group.bench_function(id("root", size), |b| {
+        b.iter(|| pool.install(|| root_after(context, black_box(writes))));
+    });
+    group.bench_function(id("whole", size), |b| {
+        b.iter(|| {
+            pool.install(|| validate(black_box(bytes), context))
+                .expect("asserted above")
+        });
+    });
+    group.finish();
+}
+
+/// The signatures of a block alone: the chain's batch and the references.
+fn signatures(criterion: &mut Criterion) {
+    for size in SIZES {
+        let fixture = Fixture::new(Pattern::Uniform, ACCOUNTS, size);
+        let genesis = fixture.chain.ledger().genesis();
+        let signatures = Signatures::of(&fixture.made.block, genesis);
+        let items = signatures.items();
+        let keys = points(&items).expect("accounts are points");
+        let seen = Keys::unseen();
+        assert!(seen.batch(&items).iter().all(|valid| *valid));
+        assert!(bare_parsed(&items) && bare_cached(&items, &keys) && naive(&items));
         for (threads, pool) in pools() {
-            let mut group = criterion.benchmark_group(format!("block/threads={threads}"));
-            group.sample_size(10);
-            group.throughput(Throughput::Elements(size as u64));
-            let id = |stage: &str| BenchmarkId::new(stage, format!("transfers={size}"));
-            group.bench_function(id("decode"), |b| {
-                b.iter(|| decode(black_box(&bytes), context.params).expect("asserted above"));
-            });
-            group.bench_function(id("check"), |b| {
+            let mut group = group(criterion, "signatures", threads, size);
+            group.bench_function(id("batch-keys-unseen", size), |b| {
                 b.iter_batched(
-                    || block.clone(),
-                    |block| {
-                        pool.install(|| check(block, &context))
-                            .expect("asserted above")
-                    },
-                    BatchSize::LargeInput,
+                    Keys::unseen,
+                    |keys| pool.install(|| keys.batch(black_box(&items))),
+                    BatchSize::PerIteration,
                 );
             });
-            group.bench_function(id("signatures"), |b| {
-                b.iter(|| pool.install(|| verify_batch(black_box(&items), world.secret())));
+            group.bench_function(id("batch-keys-seen", size), |b| {
+                b.iter(|| pool.install(|| seen.batch(black_box(&items))));
             });
-            group.bench_function(id("verify"), |b| {
-                b.iter_batched(
-                    || checked.clone(),
-                    |checked| {
-                        pool.install(|| verify(checked, &context))
-                            .expect("asserted above")
-                    },
-                    BatchSize::LargeInput,
-                );
+            group.bench_function(id("bare-parsed", size), |b| {
+                b.iter(|| pool.install(|| bare_parsed(black_box(&items))));
             });
-            group.bench_function(id("execute"), |b| {
-                b.iter_batched(
-                    || verified.clone(),
-                    |block| {
-                        pool.install(|| execute(block, &context))
-                            .expect("asserted above")
-                    },
-                    BatchSize::LargeInput,
-                );
+            group.bench_function(id("bare-cached", size), |b| {
+                b.iter(|| pool.install(|| bare_cached(black_box(&items), &keys)));
             });
-            group.bench_function(id("root"), |b| {
-                b.iter(|| pool.install(|| tree_after(&world.tree, black_box(writes)).root()));
-            });
-            group.bench_function(id("whole"), |b| {
-                b.iter(|| {
-                    pool.install(|| validate(black_box(&bytes), &context))
-                        .expect("asserted above")
-                });
+            group.bench_function(id("one-by-one", size), |b| {
+                b.iter(|| pool.install(|| naive(black_box(&items))));
             });
             group.finish();
         }
-        commit(criterion, &world, &sealed, size);
+    }
+}
+
+/// Whole blocks of every pattern.
+fn patterns(criterion: &mut Criterion) {
+    for pattern in [
+        Pattern::Uniform,
+        Pattern::Zipf,
+        Pattern::Mixed,
+        Pattern::OneRecipient,
+    ] {
+        let fixture = Fixture::new(pattern, ACCOUNTS, SIZE_OF_PATTERNS);
+        let ledger = fixture.chain.ledger();
+        let bytes = &fixture.made.bytes;
+        ledger.with_context(&Keys::unseen(), &Seen::none(), |context| {
+            let sealed = validate(bytes, context).expect("built blocks are valid");
+            assert_eq!(sealed.hash(), fixture.made.hash);
+            for (threads, pool) in pools() {
+                let mut group = group(criterion, "pattern", threads, SIZE_OF_PATTERNS);
+                let txs = format!("transactions={SIZE_OF_PATTERNS}");
+                group.bench_function(BenchmarkId::new(pattern.name(), txs), |b| {
+                    b.iter(|| {
+                        pool.install(|| validate(black_box(bytes), context))
+                            .expect("asserted above")
+                    });
+                });
+                group.finish();
+            }
+        });
     }
 }
 
 /// The durable commit: one synced batch into a fresh RocksDB.
-fn commit(
-    criterion: &mut Criterion,
-    world: &World,
-    sealed: &proofmill_chain::pipeline::SealedBlock,
-    size: usize,
-) {
-    let certificate = world.certificate(sealed.hash());
-    let mut group = criterion.benchmark_group("block/durable");
-    group.sample_size(10);
-    group.throughput(Throughput::Elements(size as u64));
-    group.bench_function(
-        BenchmarkId::new("commit", format!("transfers={size}")),
-        |b| {
+fn commit(criterion: &mut Criterion) {
+    for size in SIZES {
+        let fixture = Fixture::new(Pattern::Uniform, ACCOUNTS, size);
+        let genesis = fixture.chain.workload().genesis();
+        let fresh = || {
+            let home = tempfile::tempdir().expect("a directory");
+            let ledger = Ledger::open(home.path(), genesis).expect("a fresh store opens");
+            (home, ledger)
+        };
+        let made = &fixture.made;
+        let seal = |ledger: &Ledger| -> SealedBlock {
+            ledger
+                .with_context(&Keys::unseen(), &Seen::none(), |context| {
+                    validate(&made.bytes, context)
+                })
+                .expect("built blocks are valid")
+        };
+        let mut group = criterion.benchmark_group("block/durable");
+        group.sample_size(SAMPLES);
+        group.throughput(Throughput::Elements(size as u64));
+        group.bench_function(id("commit", size), |b| {
             b.iter_batched(
                 || {
-                    let home = tempfile::tempdir().expect("a directory");
-                    let store =
-                        Store::open(home.path(), &world.genesis).expect("a fresh store opens");
-                    (home, store)
+                    let (home, ledger) = fresh();
+                    let sealed = seal(&ledger);
+                    (home, ledger, sealed)
                 },
-                |(home, store)| {
-                    let effects = sealed.effects();
-                    store
-                        .commit(CommitBatch {
-                            hash: sealed.hash(),
-                            block: sealed.block(),
-                            certificate: &certificate,
-                            receipts: &effects.receipts,
-                            writes: &effects.writes,
-                            tree: sealed.tree().clone(),
-                            blobs: effects.blobs.clone(),
-                        })
+                |(home, ledger, sealed)| {
+                    ledger
+                        .commit(&sealed, &made.certificate)
                         .expect("the block follows genesis");
                     // Closed outside the measured time.
-                    (home, store)
+                    (home, ledger, sealed)
                 },
                 BatchSize::PerIteration,
             );
-        },
-    );
-    group.finish();
+        });
+        group.finish();
+        let (_home, ledger) = fresh();
+        ledger
+            .commit(&seal(&ledger), &made.certificate)
+            .expect("the block follows genesis");
+        assert_eq!(ledger.head().hash, made.hash);
+    }
 }
 
-criterion_group!(benches, stages);
+criterion_group!(benches, stages, signatures, patterns, commit);
 criterion_main!(benches);

@@ -3,11 +3,13 @@
 //! A command is a module with `Args` and `run`, and one line in the list below.
 
 pub mod amount;
+pub mod bench;
 pub mod config;
 pub mod devnet;
 pub mod init;
 pub mod keys;
 pub mod query;
+pub mod replay;
 pub mod start;
 pub mod task;
 pub mod tx;
@@ -16,6 +18,7 @@ pub mod worker;
 
 mod interrupt;
 mod out;
+mod progress;
 mod sending;
 mod session;
 
@@ -120,6 +123,8 @@ commands! {
     "Send money" Tx = tx;
     "Order computations, follow them and fetch their results" Task = task;
     "Look at the chain" Query = query;
+    "Verify a stored chain again" Replay = replay;
+    "Measure how fast this machine verifies blocks" Bench = bench;
 }
 
 impl Cli {

@@ -3,7 +3,7 @@
 //! ```text
 //! config.toml  genesis.json
 //! keys/validator.json  keys/beacon.json  keys/node.json  keys/accounts/NAME.json
-//! data/db  data/wal  logs/  worker/
+//! data/db  data/wal  logs/  worker/  bench/NAME.json
 //! ```
 //! A home is written beside its final place and renamed, so that a directory is either a whole
 //! home or none.
@@ -134,6 +134,12 @@ impl Home {
     #[must_use]
     pub fn worker(&self) -> PathBuf {
         self.0.join("worker")
+    }
+
+    /// The directory of measurements that are kept.
+    #[must_use]
+    pub fn bench(&self) -> PathBuf {
+        self.0.join("bench")
     }
 
     /// Makes the home of a node.

@@ -3,6 +3,7 @@
 //! The `proofmill` program is a thin `main` over this library, so that tests and benchmarks can use
 //! its parts.
 
+pub mod bench;
 pub mod cli;
 pub mod client;
 pub mod config;
@@ -18,6 +19,7 @@ pub mod machine;
 pub mod manifest;
 pub mod mempool;
 pub mod query;
+pub mod replay;
 pub mod start;
 pub mod stop;
 pub mod store;

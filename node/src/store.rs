@@ -10,6 +10,7 @@
 mod commit;
 mod diff;
 mod error;
+mod history;
 mod keys;
 mod open;
 mod state;
@@ -34,6 +35,7 @@ use rocksdb::{ColumnFamily, DB};
 
 pub use self::commit::CommitBatch;
 pub use self::error::{CORRUPTION_ADVICE, StoreError};
+pub use self::history::History;
 use self::keys::Family;
 pub use self::keys::Position;
 pub use self::open::FILES_OPEN_MAX;

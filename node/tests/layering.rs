@@ -241,7 +241,8 @@ fn collect(table: &Table, kind: &str, shared: &Table, into: &mut BTreeSet<String
     }
 }
 
-/// The Rust sources of a member but this file, as paths from the root with their text.
+/// The Rust sources of a member but this file, as paths from the root with their text. A crate of its
+/// own inside a member's directory is outside the workspace and no part of the member.
 fn sources(member: &str) -> Vec<(String, String)> {
     let root = root();
     let mut found = Vec::new();
@@ -250,7 +251,7 @@ fn sources(member: &str) -> Vec<(String, String)> {
         for entry in std::fs::read_dir(&path).expect("a member's directories are readable") {
             let path = entry.expect("an entry is readable").path();
             if path.is_dir() {
-                if !path.ends_with("target") {
+                if !path.ends_with("target") && !path.join("Cargo.toml").exists() {
                     pending.push(path);
                 }
             } else if path.extension().is_some_and(|extension| extension == "rs") {
@@ -286,6 +287,21 @@ fn top_level() -> BTreeSet<String> {
         .map(|name| name.to_string_lossy().into_owned())
         .filter(|name| name != "target")
         .collect()
+}
+
+#[test]
+fn a_crate_outside_the_workspace_is_excluded_by_name() {
+    let root = root();
+    let workspace = manifest(&root.join("Cargo.toml"));
+    let excluded = workspace["workspace"]["exclude"]
+        .as_array()
+        .expect("the workspace excludes some");
+    for path in excluded {
+        let path = root.join(path.as_str().expect("a path"));
+        let table = manifest(&path.join("Cargo.toml"));
+        assert!(table.contains_key("workspace"), "{}", path.display());
+        assert!(path.join("Cargo.lock").exists(), "{}", path.display());
+    }
 }
 
 fn root() -> PathBuf {

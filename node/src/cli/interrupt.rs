@@ -11,6 +11,14 @@ const INTERRUPTED: i32 = 130;
 
 /// From now on Ctrl-C clears the bar, prints `farewell` and ends the process.
 pub(crate) fn say_on_ctrl_c(bar: ProgressBar, farewell: String) {
+    on_ctrl_c(move || {
+        bar.finish_and_clear();
+        out::note(&farewell);
+    });
+}
+
+/// From now on Ctrl-C does `last` and ends the process.
+pub(crate) fn on_ctrl_c(last: impl FnOnce() + Send + 'static) {
     thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -18,8 +26,7 @@ pub(crate) fn say_on_ctrl_c(bar: ProgressBar, farewell: String) {
         // Without a runtime Ctrl-C ends the process as it always does, only without a word.
         let heard = runtime.and_then(|runtime| runtime.block_on(tokio::signal::ctrl_c()));
         if heard.is_ok() {
-            bar.finish_and_clear();
-            out::note(&farewell);
+            last();
             std::process::exit(INTERRUPTED);
         }
     });

@@ -108,6 +108,40 @@ fn family_options(cache: &Cache) -> Options {
     options
 }
 
+/// Checks that a directory has this version's layout and is the chain's with this genesis; `None`
+/// when it does not say which layout it has. `meta` reads what it says of itself.
+pub(super) fn check_identity(
+    path: &Path,
+    genesis: Hash,
+    meta: impl Fn(&[u8]) -> Result<Option<Vec<u8>>, StoreError>,
+) -> Result<Option<()>, StoreError> {
+    let Some(schema) = meta(keys::META_SCHEMA)? else {
+        return Ok(None);
+    };
+    let schema = schema
+        .try_into()
+        .map(u32::from_be_bytes)
+        .map_err(|_| StoreError::corrupt("the layout's version has another length"))?;
+    if schema != keys::SCHEMA_VERSION {
+        return Err(StoreError::OtherSchema {
+            path: path.into(),
+            found: schema,
+            expected: keys::SCHEMA_VERSION,
+        });
+    }
+    let found = meta(keys::META_GENESIS)?
+        .and_then(|bytes| keys::parse_hash(&bytes))
+        .ok_or_else(|| StoreError::corrupt("the genesis hash is missing"))?;
+    if found != genesis {
+        return Err(StoreError::OtherGenesis {
+            path: path.into(),
+            found,
+            expected: genesis,
+        });
+    }
+    Ok(Some(()))
+}
+
 impl Store {
     /// Writes genesis into a new directory, or checks that the directory is this chain's.
     pub(super) fn settle(
@@ -116,32 +150,11 @@ impl Store {
         genesis: &Genesis,
         writes: &WriteSet,
     ) -> Result<(), StoreError> {
-        let meta = |key| self.latest().get(Family::Meta, key);
-        let Some(schema) = meta(keys::META_SCHEMA)? else {
-            return self.lay_genesis(genesis, writes);
-        };
-        let schema = schema
-            .try_into()
-            .map(u32::from_be_bytes)
-            .map_err(|_| StoreError::corrupt("the layout's version has another length"))?;
-        if schema != keys::SCHEMA_VERSION {
-            return Err(StoreError::OtherSchema {
-                path: path.into(),
-                found: schema,
-                expected: keys::SCHEMA_VERSION,
-            });
+        let meta = |key: &[u8]| self.latest().get(Family::Meta, key);
+        match check_identity(path, self.genesis.hash, meta)? {
+            Some(()) => Ok(()),
+            None => self.lay_genesis(genesis, writes),
         }
-        let found = meta(keys::META_GENESIS)?
-            .and_then(|bytes| keys::parse_hash(&bytes))
-            .ok_or_else(|| StoreError::corrupt("the genesis hash is missing"))?;
-        if found != self.genesis.hash {
-            return Err(StoreError::OtherGenesis {
-                path: path.into(),
-                found,
-                expected: self.genesis.hash,
-            });
-        }
-        Ok(())
     }
 
     fn lay_genesis(&self, genesis: &Genesis, writes: &WriteSet) -> Result<(), StoreError> {

@@ -1,0 +1,108 @@
+//! The bench's one place that knows how the store gives out its state and takes a block in.
+
+use std::path::Path;
+
+use proofmill_chain::pipeline::{Context, SealedBlock, tree_after};
+use proofmill_chain::state::overlay::WriteSet;
+use proofmill_chain::types::block::Certificate;
+use proofmill_chain::types::genesis::Genesis;
+use proofmill_chain::types::hash::Hash;
+use proofmill_chain::types::params::Params;
+use proofmill_chain::types::validator::ValidatorSet;
+
+use crate::bench::seen::Seen;
+use crate::bench::verifier::Keys;
+use crate::machine::ComputeMachine;
+use crate::store::{CommitBatch, Head, Store, StoreError};
+
+/// A chain's store with what its blocks are judged by.
+pub struct Ledger {
+    store: Store,
+    genesis: Hash,
+    params: Params,
+    validators: ValidatorSet,
+    machine: ComputeMachine,
+}
+
+impl Ledger {
+    /// Opens a directory, or makes a chain that is at its genesis in an empty one.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open(path: &Path, genesis: &Genesis) -> Result<Self, StoreError> {
+        Ok(Self {
+            store: Store::open(path, genesis)?,
+            genesis: genesis.hash(),
+            params: genesis.params.clone(),
+            validators: genesis.validator_set()?,
+            machine: ComputeMachine::default(),
+        })
+    }
+
+    /// The last committed block.
+    #[must_use]
+    pub fn head(&self) -> Head {
+        self.store.head()
+    }
+
+    /// Genesis hash.
+    #[must_use]
+    pub const fn genesis(&self) -> &Hash {
+        &self.genesis
+    }
+
+    /// The validators of every height.
+    #[must_use]
+    pub const fn validators(&self) -> &ValidatorSet {
+        &self.validators
+    }
+
+    /// Runs `judge` with what the next block is judged against.
+    pub fn with_context<T>(
+        &self,
+        keys: &Keys,
+        _seen: &Seen,
+        judge: impl FnOnce(&Context<'_>) -> T,
+    ) -> T {
+        let head = self.store.head();
+        let tree = self.store.tree();
+        judge(&Context {
+            genesis: &self.genesis,
+            params: &self.params,
+            parent_height: head.height,
+            parent: &head.hash,
+            parent_validators: &self.validators,
+            state: &self.store,
+            tree: &tree,
+            machine: &self.machine,
+            secret: keys.secret(),
+        })
+    }
+
+    /// Commits a block durably, as the node does.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub fn commit(
+        &self,
+        sealed: &SealedBlock,
+        certificate: &Certificate,
+    ) -> Result<(), StoreError> {
+        let effects = sealed.effects();
+        self.store.commit(CommitBatch {
+            hash: sealed.hash(),
+            block: sealed.block(),
+            certificate,
+            receipts: &effects.receipts,
+            writes: &effects.writes,
+            tree: sealed.tree().clone(),
+            blobs: effects.blobs.clone(),
+        })
+    }
+}
+
+/// The state root after a block's writes.
+#[must_use]
+pub fn root_after(context: &Context<'_>, writes: &WriteSet) -> Hash {
+    tree_after(context.tree, writes).root()
+}
