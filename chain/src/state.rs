@@ -1,6 +1,7 @@
 //! The state: a reader in, a set of writes out.
 
 pub mod accounts;
+pub mod memory;
 pub mod overlay;
 pub mod reader;
 

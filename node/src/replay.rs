@@ -6,14 +6,14 @@
 //! Nothing is taken from the stored state: it grows from genesis in memory, block by block. The
 //! stored chain is only read, and of its blocks no more than one is held.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use proofmill_chain::crypto::verify::BatchSecret;
+use proofmill_chain::crypto::verify::{BatchSecret, Verifier};
 use proofmill_chain::finality::{CertificateError, verify_certificate};
-use proofmill_chain::pipeline::{BlockError, Context, SealedBlock, tree_after, validate};
-use proofmill_chain::tree::Tree;
+use proofmill_chain::pipeline::{BlockError, Context, SealedBlock, validate};
+use proofmill_chain::state::memory::MemoryState;
+use proofmill_chain::tree::TreeError;
 use proofmill_chain::types::genesis::Genesis;
 use proofmill_chain::types::hash::Hash;
 use proofmill_chain::types::params::Params;
@@ -84,6 +84,9 @@ pub enum ReplayError {
         /// Its hash.
         computed: Hash,
     },
+    /// The state does not fit into memory's tree.
+    #[error("the state tree: {0}")]
+    Tree(#[from] TreeError),
     /// The system has no randomness.
     #[error("the system gave no random numbers: {0}")]
     Random(String),
@@ -153,7 +156,7 @@ pub fn replay(
         let counted = height >= from;
         let start = Instant::now();
         let (sealed, bytes) = scratch.verify(&history, height)?;
-        scratch.apply(&sealed);
+        scratch.apply(&sealed)?;
         if counted {
             took += start.elapsed();
             done.blocks += 1;
@@ -167,7 +170,7 @@ pub fn replay(
     done.blocks_per_s = done.blocks as f64 / done.seconds;
     done.tx_per_s = done.transactions as f64 / done.seconds;
     done.hash = scratch.parent;
-    done.state_root = scratch.tree.root();
+    done.state_root = scratch.state.tree().root();
     Ok(done)
 }
 
@@ -195,9 +198,8 @@ struct Scratch {
     params: Params,
     validators: ValidatorSet,
     machine: ComputeMachine,
-    secret: BatchSecret,
-    state: BTreeMap<Hash, Vec<u8>>,
-    tree: Tree,
+    verifier: Verifier,
+    state: MemoryState,
     height: Height,
     parent: Hash,
 }
@@ -212,13 +214,8 @@ impl Scratch {
             params: genesis.params.clone(),
             validators: genesis.validator_set().map_err(StoreError::from)?,
             machine: ComputeMachine::default(),
-            secret: BatchSecret::new(secret),
-            tree: tree_after(&Tree::new(), &writes),
-            state: writes
-                .writes
-                .into_iter()
-                .filter_map(|write| Some((write.key, write.new?)))
-                .collect(),
+            verifier: Verifier::new(BatchSecret::new(secret)),
+            state: MemoryState::genesis(&writes)?,
             height: Height::ZERO,
             parent: genesis.hash(),
         })
@@ -258,22 +255,18 @@ impl Scratch {
             parent: &self.parent,
             parent_validators: &self.validators,
             state: &self.state,
-            tree: &self.tree,
+            tree: self.state.tree(),
             machine: &self.machine,
-            secret: &self.secret,
+            verifier: &self.verifier,
+            seen: None,
         }
     }
 
-    fn apply(&mut self, sealed: &SealedBlock) {
-        for write in &sealed.effects().writes.writes {
-            match &write.new {
-                Some(bytes) => self.state.insert(write.key, bytes.clone()),
-                None => self.state.remove(&write.key),
-            };
-        }
-        self.tree = sealed.tree().clone();
+    fn apply(&mut self, sealed: &SealedBlock) -> Result<(), TreeError> {
+        self.state.apply(&sealed.effects().writes, sealed.patch())?;
         self.height = sealed.block().header.height;
         self.parent = sealed.hash();
+        Ok(())
     }
 }
 

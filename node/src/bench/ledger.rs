@@ -61,21 +61,22 @@ impl Ledger {
     pub fn with_context<T>(
         &self,
         keys: &Keys,
-        _seen: &Seen,
+        seen: &Seen,
         judge: impl FnOnce(&Context<'_>) -> T,
     ) -> T {
-        let head = self.store.head();
-        let tree = self.store.tree();
+        let state = self.store.state();
+        let head = state.head();
         judge(&Context {
             genesis: &self.genesis,
             params: &self.params,
             parent_height: head.height,
             parent: &head.hash,
             parent_validators: &self.validators,
-            state: &self.store,
-            tree: &tree,
+            state: &state,
+            tree: state.tree(),
             machine: &self.machine,
-            secret: keys.secret(),
+            verifier: keys.verifier(),
+            seen: seen.transactions(),
         })
     }
 
@@ -88,16 +89,7 @@ impl Ledger {
         sealed: &SealedBlock,
         certificate: &Certificate,
     ) -> Result<(), StoreError> {
-        let effects = sealed.effects();
-        self.store.commit(CommitBatch {
-            hash: sealed.hash(),
-            block: sealed.block(),
-            certificate,
-            receipts: &effects.receipts,
-            writes: &effects.writes,
-            tree: sealed.tree().clone(),
-            blobs: effects.blobs.clone(),
-        })
+        self.store.commit(&CommitBatch::of(sealed, certificate))
     }
 }
 

@@ -146,7 +146,7 @@ impl Rig {
         let mut pair = Pair::default();
         let items = signatures.items();
         let keys_of_items = points(&items).ok_or(BenchError::Reference("decompress"))?;
-        let all = Seen::all_of(&made.block, ledger.genesis());
+        let all = Seen::all_of(&made.block);
         let usual = if self.seen { &all } else { &Seen::none() };
         let pass = |pool: &ThreadPool, keys: &Keys, seen: &Seen| {
             ledger.with_context(keys, seen, |context| pool.install(|| walk(made, context)))

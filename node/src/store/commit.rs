@@ -99,6 +99,10 @@ impl Store {
     pub fn persist(&self, commit: &CommitBatch<'_>) -> Result<(), StoreError> {
         let mut durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
         check_follows(commit, *durable)?;
+        if self.head().height <= durable.height {
+            let height = commit.head().height;
+            return Err(StoreError::Refused(format!("block {height} is not staged")));
+        }
         self.write_synced(self.batch(commit)?)?;
         *durable = commit.head();
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);

@@ -5,9 +5,11 @@ mod damage;
 use std::path::{Path, PathBuf};
 
 use proofmill_chain::codec;
-use proofmill_chain::state::overlay::{Write, WriteSet};
+use proofmill_chain::pipeline::{DecodedBlock, tree_after};
+use proofmill_chain::state::memory::MemoryState;
+use proofmill_chain::state::overlay::{RecordBytes, Write, WriteSet};
 use proofmill_chain::state::reader::StateReader;
-use proofmill_chain::tree::{Tree, value_hash};
+use proofmill_chain::tree::Patch;
 use proofmill_chain::types::block::{Block, Certificate, CommitSignature, Header};
 use proofmill_chain::types::genesis::{Genesis, GenesisAccount};
 use proofmill_chain::types::hash::{AccountId, Blob, Hash, Signature, VrfOutput, VrfProof};
@@ -83,11 +85,11 @@ fn genesis(chain: &str) -> Genesis {
 /// A block on top of the store's head, and what its execution would give.
 struct Next {
     hash: Hash,
-    block: Block,
+    block: DecodedBlock,
     certificate: Certificate,
     receipts: Vec<Receipt>,
     writes: WriteSet,
-    tree: Tree,
+    patch: Patch,
     blobs: Vec<Blob>,
 }
 
@@ -134,22 +136,26 @@ fn next(store: &Store, transactions: Vec<SignedTransaction>) -> Next {
     let height = head.height.next();
     let key = |name: &str| Hash::of(name, &[&height.get().to_le_bytes()]);
     let counter = Hash::of("counter", &[]);
-    let old = store.read(&counter).expect("readable");
+    let read = |key: &Hash| -> Option<RecordBytes> {
+        let found = store.read(key).expect("readable");
+        found.map(|bytes| bytes.into_owned().into())
+    };
+    let old = read(&counter);
     let mut writes = vec![
         Write {
             key: key("made"),
             old: None,
-            new: Some(vec![7; 40]),
+            new: Some(vec![7; 40].into()),
         },
         Write {
             key: counter,
             old,
-            new: Some(height.get().to_le_bytes().to_vec()),
+            new: Some(height.get().to_le_bytes().to_vec().into()),
         },
     ];
     // What the last block made goes again.
     let last = Hash::of("made", &[&head.height.get().to_le_bytes()]);
-    if let Some(old) = store.read(&last).expect("readable") {
+    if let Some(old) = read(&last) {
         let old = Some(old);
         writes.push(Write {
             key: last,
@@ -158,11 +164,8 @@ fn next(store: &Store, transactions: Vec<SignedTransaction>) -> Next {
         });
     }
     writes.sort_by_key(|write| write.key);
-    let changes: Vec<_> = writes
-        .iter()
-        .map(|write| (write.key, write.new.as_deref().map(value_hash)))
-        .collect();
-    let tree = store.tree().update(&changes);
+    let writes = WriteSet { writes };
+    let patch = tree_after(store.state().tree(), &writes);
     let header = Header {
         chain: store.genesis().hash,
         height,
@@ -175,7 +178,7 @@ fn next(store: &Store, transactions: Vec<SignedTransaction>) -> Next {
         attestations_root: Hash::ZERO,
         evidence_root: Hash::ZERO,
         receipts_root: Hash::ZERO,
-        state_root: tree.root(),
+        state_root: patch.root(),
         validators_hash: Hash::ZERO,
         next_validators_hash: Hash::ZERO,
         params_hash: Hash::ZERO,
@@ -208,7 +211,7 @@ fn next(store: &Store, transactions: Vec<SignedTransaction>) -> Next {
                 signature: Signature::new([1; 64]),
             }],
         },
-        block: Block {
+        block: decoded(&Block {
             header,
             proposer_signature: Signature::new([2; 64]),
             transactions,
@@ -216,12 +219,16 @@ fn next(store: &Store, transactions: Vec<SignedTransaction>) -> Next {
             attestations: Vec::new(),
             outputs: Vec::new(),
             last_certificate: None,
-        },
+        }),
         receipts,
-        writes: WriteSet { writes },
-        tree,
+        writes,
+        patch,
         blobs: vec![Blob::new(height.get().to_le_bytes().to_vec())],
     }
+}
+
+fn decoded(block: &Block) -> DecodedBlock {
+    DecodedBlock::decode(&codec::encode(block)).expect("what is encoded decodes")
 }
 
 impl Next {
@@ -232,8 +239,8 @@ impl Next {
             certificate: &self.certificate,
             receipts: &self.receipts,
             writes: &self.writes,
-            tree: self.tree.clone(),
-            blobs: self.blobs.clone(),
+            patch: &self.patch,
+            blobs: &self.blobs,
         }
     }
 }
@@ -248,7 +255,7 @@ fn store_of(path: &Path, blocks: u8) -> (Store, Vec<Next>) {
     let mut made = Vec::new();
     for number in 0..blocks {
         let block = next(&store, vec![transfer(10 + number, 99)]);
-        store.commit(block.batch()).expect("it is committed");
+        store.commit(&block.batch()).expect("it is committed");
         made.push(block);
     }
     (store, made)
@@ -274,7 +281,7 @@ fn a_new_store_is_genesis() {
     assert_eq!(store.head().hash, genesis.hash());
     assert_eq!(store.head().time_ms, 1_000);
     let writes = genesis.state().expect("a state");
-    assert_eq!(store.tree().root(), genesis_tree(&writes).root());
+    assert_eq!(store.state().tree().root(), genesis_tree(&writes).root());
     let mut scanned = Vec::new();
     store
         .scan_state(|key, value| scanned.push((key, value.to_vec())))
@@ -282,7 +289,12 @@ fn a_new_store_is_genesis() {
     let expected: Vec<_> = writes
         .writes
         .iter()
-        .map(|write| (write.key, write.new.clone().expect("genesis makes")))
+        .map(|write| {
+            (
+                write.key,
+                write.new.as_ref().expect("genesis makes").to_vec(),
+            )
+        })
         .collect();
     assert_eq!(scanned, expected);
     assert_eq!(store.block(Height::new(1)), Ok(None));
@@ -293,21 +305,21 @@ fn everything_is_there_after_opening_again() {
     let folder = folder();
     let (store, mut made) = store_of(folder.path(), 3);
     let block = next(&store, vec![transfer(20, 21), task(22)]);
-    store.commit(block.batch()).expect("it is committed");
+    store.commit(&block.batch()).expect("it is committed");
     made.push(block);
     store.put_meta("name", b"value").expect("it is kept");
-    let root = store.tree().root();
+    let root = store.state().tree().root();
     drop(store);
     let store = open(folder.path()).expect("it opens again");
     assert_eq!(store.head().height, Height::new(4));
     assert_eq!(store.head().hash, made[3].hash);
-    assert_eq!(store.tree().root(), root);
+    assert_eq!(store.state().tree().root(), root);
     for made in &made {
-        let height = made.block.header.height;
-        assert_eq!(store.block(height), Ok(Some(made.block.clone())));
-        let bytes = codec::encode(&made.block);
+        let height = made.block.block().header.height;
+        assert_eq!(store.block(height), Ok(Some(made.block.block().clone())));
+        let bytes = made.block.bytes().to_vec();
         assert_eq!(store.block_bytes(height), Ok(Some(bytes)));
-        let header = made.block.header.clone();
+        let header = made.block.block().header.clone();
         assert_eq!(store.header(height), Ok(Some(header)));
         let certificate = made.certificate.clone();
         assert_eq!(store.certificate(height), Ok(Some(certificate)));
@@ -325,7 +337,7 @@ fn everything_is_there_after_opening_again() {
     assert_eq!(store.meta("name"), Ok(Some(b"value".to_vec())));
     assert_eq!(store.meta("schema"), Ok(None));
     let made_last = Hash::of("made", &[&4_u64.to_le_bytes()]);
-    assert_eq!(store.read(&made_last), Ok(Some(vec![7; 40])));
+    assert_eq!(store.read(&made_last), Ok(Some(vec![7; 40].into())));
     let gone = Hash::of("made", &[&3_u64.to_le_bytes()]);
     assert_eq!(store.read(&gone), Ok(None));
 }
@@ -344,7 +356,7 @@ fn histories_come_newest_first_and_page_by_page() {
             failure: proofmill_chain::types::receipt::Failure::CostOverflow,
         };
         batch.receipts = &receipts;
-        store.commit(batch).expect("it is committed");
+        store.commit(&batch).expect("it is committed");
     }
     let at = |height, index| (Height::new(height), index);
     // A task that was refused is none.
@@ -352,18 +364,58 @@ fn histories_come_newest_first_and_page_by_page() {
     assert_eq!(tasks, [(at(3, 0), ids[2]), (at(2, 0), ids[1])]);
     let tasks = store.tasks_before(Some(at(2, 0)), 2).expect("readable");
     assert_eq!(tasks, [(at(1, 0), ids[0])]);
-    let positions = |number, cursor, limit| -> Vec<_> {
-        let history = store.account_history(&account(number), cursor, limit);
-        let history = history.expect("readable");
-        history.into_iter().map(|(position, _)| position).collect()
-    };
-    assert_eq!(positions(10, None, 3), [at(3, 1), at(3, 0), at(2, 1)]);
-    assert_eq!(
-        positions(10, Some(at(2, 1)), 9),
-        [at(2, 0), at(1, 1), at(1, 0)]
-    );
-    assert_eq!(positions(12, None, 9), [at(3, 2), at(2, 2), at(1, 2)]);
-    assert_eq!(positions(13, None, 9), []);
+}
+
+#[test]
+fn blocks_are_staged_ahead_of_the_disk_and_become_durable_in_order() {
+    let folder = folder();
+    let (store, made) = store_of(folder.path(), 1);
+    let durable = store.head();
+    let one = next(&store, vec![transfer(20, 21)]);
+    store.stage(&one.batch()).expect("it follows");
+    let two = next(&store, Vec::new());
+    store
+        .stage(&two.batch())
+        .expect("it follows what is staged");
+    assert_eq!(store.head().hash, two.hash);
+    assert_eq!(store.durable_head(), durable);
+    // Nobody who asks the disk is told, and memory has the records that the disk lacks.
+    assert_eq!(store.view().head().expect("readable").hash, made[0].hash);
+    assert_eq!(store.block(Height::new(2)), Ok(None));
+    let long = |height: u64| Hash::of("made", &[&height.to_le_bytes()]);
+    let record = Some(vec![7; 40].into());
+    assert_eq!(store.read(&long(3)), Ok(record.clone()));
+    assert_eq!(store.read(&long(2)), Ok(None));
+    let early = store.persist(&two.batch()).expect_err("the other is first");
+    assert!(matches!(early, StoreError::Refused(_)), "{early}");
+    store.persist(&one.batch()).expect("it is written");
+    assert_eq!(store.durable_head().hash, one.hash);
+    store.persist(&two.batch()).expect("it is written");
+    assert_eq!(store.durable_head(), store.head());
+    assert_eq!(store.read(&long(3)), Ok(record));
+    let never_staged = next(&store, Vec::new());
+    let error = store
+        .persist(&never_staged.batch())
+        .expect_err("not staged");
+    assert!(matches!(error, StoreError::Refused(_)), "{error}");
+    drop(store);
+    assert_eq!(open(folder.path()).expect("it opens").head().hash, two.hash);
+}
+
+#[test]
+fn what_was_staged_and_not_written_is_not_there_after_opening_again() {
+    let folder = folder();
+    let (store, made) = store_of(folder.path(), 2);
+    let block = next(&store, vec![transfer(20, 21)]);
+    store.stage(&block.batch()).expect("it follows");
+    drop(store);
+    let store = open(folder.path()).expect("it opens");
+    assert_eq!(store.head().hash, made[1].hash);
+    store
+        .commit(&block.batch())
+        .expect_err("the patch is of another tree");
+    let again = next(&store, vec![transfer(20, 21)]);
+    store.commit(&again.batch()).expect("it follows");
 }
 
 #[test]
@@ -372,14 +424,14 @@ fn a_view_stays_at_its_moment() {
     let (store, made) = store_of(folder.path(), 1);
     let view = store.view();
     let block = next(&store, vec![transfer(20, 21)]);
-    store.commit(block.batch()).expect("it is committed");
+    store.commit(&block.batch()).expect("it is committed");
     assert_eq!(view.head().expect("readable").hash, made[0].hash);
     let counter = Hash::of("counter", &[]);
-    let then = Some(1_u64.to_le_bytes().to_vec());
+    let then = Some(1_u64.to_le_bytes().to_vec().into());
     assert_eq!(view.read(&counter), Ok(then));
     assert_eq!(view.block(Height::new(2)), Ok(None));
     assert_eq!(view.height_of(&block.hash), Ok(None));
-    let now = Some(2_u64.to_le_bytes().to_vec());
+    let now = Some(2_u64.to_le_bytes().to_vec().into());
     assert_eq!(store.read(&counter), Ok(now));
     assert_eq!(store.view().head(), Ok(store.head()));
 }
@@ -409,7 +461,7 @@ fn proposals_are_kept_until_their_height_is_decided() {
     let one = store.undecided_at(Height::new(2), Round::new(1), &b);
     assert_eq!(one, Ok(Some(b"2/1/b".to_vec())));
     let block = next(&store, Vec::new());
-    store.commit(block.batch()).expect("it is committed");
+    store.commit(&block.batch()).expect("it is committed");
     assert_eq!(store.undecided(Height::new(2)), Ok(Vec::new()));
     assert_eq!(
         store.undecided(Height::new(3)).map(|kept| kept.len()),
@@ -422,20 +474,22 @@ fn a_commit_that_does_not_follow_is_refused_and_leaves_nothing() {
     let folder = folder();
     let (store, made) = store_of(folder.path(), 2);
     let head = store.head();
-    let root = store.tree().root();
+    let root = store.state().tree().root();
     let good = next(&store, vec![transfer(20, 21)]);
-    let other_tree = Tree::new();
+    let other_tree = MemoryState::default();
+    let other_patch = tree_after(other_tree.tree(), &good.writes);
     let mut other_certificate = good.certificate.clone();
     other_certificate.block = Hash::ZERO;
-    let mut other_parent = good.block.clone();
+    let mut other_parent = good.block.block().clone();
     other_parent.header.parent = Hash::ZERO;
+    let other_parent = decoded(&other_parent);
     let mut wrong = vec![made[1].batch(), good.batch(), good.batch(), good.batch()];
-    wrong[1].tree = other_tree;
+    wrong[1].patch = &other_patch;
     wrong[2].certificate = &other_certificate;
     wrong[3].receipts = &[];
     wrong.push(CommitBatch {
         block: &other_parent,
-        hash: other_parent.header.hash(),
+        hash: other_parent.block().header.hash(),
         ..good.batch()
     });
     wrong.push(CommitBatch {
@@ -443,13 +497,13 @@ fn a_commit_that_does_not_follow_is_refused_and_leaves_nothing() {
         ..good.batch()
     });
     for batch in wrong {
-        let error = store.commit(batch).expect_err("it does not follow");
+        let error = store.commit(&batch).expect_err("it does not follow");
         assert!(matches!(error, StoreError::Refused(_)), "{error}");
         assert_eq!(store.head(), head);
-        assert_eq!(store.tree().root(), root);
+        assert_eq!(store.state().tree().root(), root);
         assert_eq!(store.block(Height::new(3)), Ok(None));
     }
-    store.commit(good.batch()).expect("the good one follows");
+    store.commit(&good.batch()).expect("the good one follows");
 }
 
 #[test]
@@ -458,7 +512,7 @@ fn diffs_are_kept_for_a_while() {
     let store = open(folder.path()).expect("it opens");
     for _ in 0..=DIFFS_KEPT {
         let block = next(&store, Vec::new());
-        store.commit(block.batch()).expect("it is committed");
+        store.commit(&block.batch()).expect("it is committed");
     }
     assert_eq!(store.writes(Height::new(0)), Ok(None));
     assert_eq!(store.writes(Height::new(1)), Ok(None));
