@@ -9,13 +9,12 @@
 //! order of their sizes, so that lanes end together; a lane that ends early adds neutral points.
 //! For the running sums a lane holds a window, with window j·rounds + g in lane j at round g.
 
-use curve25519_dalek::scalar::Scalar;
-
+use super::super::residue::Residue;
 use super::point::{Affine, Affines, Points, Stored};
 
 /// Bits of a short number, two's complement.
 const SHORT_BITS: usize = 128;
-/// Bits of a scalar taken between −l/2 and l/2, two's complement but for values beyond ±2^251,
+/// Bits of a residue taken between −l/2 and l/2, two's complement but for values beyond ±2^251,
 /// which the topmost digit takes in.
 const LONG_BITS: usize = 252;
 /// Window sizes considered.
@@ -23,6 +22,8 @@ const WINDOW_BITS_MIN: usize = 3;
 const WINDOW_BITS_MAX: usize = 12;
 /// Set in an entry of a schedule when the negative of the point is meant.
 const NEGATIVE: u32 = 1 << 31;
+/// The entry of a lane that has ended: an index beyond all points.
+const NOBODY: u32 = NEGATIVE - 1;
 /// The group's order l = 2^252 + 27742317777372353535851937790883648493, in words.
 const ORDER: [u64; 5] = [
     0x5812_631a_5cf5_d3ed,
@@ -35,12 +36,11 @@ const ORDER: [u64; 5] = [
 /// Whether `[8](Σ short_i P_i + Σ long_i Q_i)` is the neutral point, where the points are first
 /// all P, then all Q.
 #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
-pub(super) fn sum_is_small(mut points: Vec<Affine>, short: &[i128], long: &[Scalar]) -> bool {
+pub(super) fn sum_is_small(points: &[Affine], short: &[i128], long: &[Residue]) -> bool {
     debug_assert_eq!(points.len(), short.len() + long.len());
     let windows = Windows::choose(short.len(), long.len());
     let numbers = windows.numbers(short, long);
-    points.push(Affine::NEUTRAL);
-    let sum = windows.sum(&points, &numbers, short.len());
+    let sum = windows.sum(points, &numbers, short.len());
     // Lane 0 holds the sum.
     sum.double().double().double().is_neutral() & 1 == 1
 }
@@ -99,18 +99,20 @@ impl Windows {
     }
 
     /// Every number, halves added, in bytes with room to read eight from any digit on.
-    fn numbers(&self, short: &[i128], long: &[Scalar]) -> Vec<[u8; 48]> {
+    fn numbers(&self, short: &[i128], long: &[Residue]) -> Vec<[u8; 48]> {
         let of_short = self.halves(self.short);
         let of_long = self.halves(self.long);
         let shorts = short.iter().map(|number| {
-            let [low, high] = words(number.to_le_bytes());
+            let bytes = number.to_le_bytes();
+            let (halves, _) = bytes.as_chunks::<8>();
+            let [low, high] = [halves[0], halves[1]].map(u64::from_le_bytes);
             let sign = if *number < 0 { u64::MAX } else { 0 };
             add([low, high, sign, sign, sign], of_short)
         });
-        let longs = long.iter().map(|scalar| {
-            let [a, b, c, d] = words(scalar.to_bytes());
+        let longs = long.iter().map(|residue| {
+            let [a, b, c, d] = residue.words();
             let number = [a, b, c, d, 0];
-            // A scalar is below l < 2^253: from 2^251 on, take l off.
+            // A residue is below l < 2^253: from 2^251 on, take l off.
             let centred = if d >> 59 == 0 {
                 number
             } else {
@@ -137,14 +139,13 @@ impl Windows {
     #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
     fn sum(&self, points: &[Affine], numbers: &[[u8; 48]], short: usize) -> Points {
         let rounds = self.rounds();
-        let neutral = index_of(points.len() - 1);
         let mut schedule = Schedule::new(self.buckets());
         let mut stored = vec![Stored::NEUTRAL; 8 * self.buckets()];
         let mut sum = Points::neutral();
         for round in (0..rounds).rev() {
             for (lane, buckets) in stored.chunks_exact_mut(self.buckets()).enumerate() {
                 self.digits(&mut schedule, numbers, short, lane * rounds + round);
-                schedule.arrange(neutral);
+                schedule.arrange();
                 schedule.fill(points, buckets);
             }
             sum = doubled(&sum, self.bits).add(&weighted(&stored, self.buckets()));
@@ -205,8 +206,8 @@ impl Schedule {
 }
 
 impl Schedule {
-    /// Arranges the points of the digits by buckets; `neutral` is the index of a neutral point.
-    fn arrange(&mut self, neutral: u32) {
+    /// Arranges the points of the digits by buckets.
+    fn arrange(&mut self) {
         self.counts.fill(0);
         for digit in &self.digits {
             self.counts[digit.unsigned_abs() as usize] += 1;
@@ -221,7 +222,7 @@ impl Schedule {
             rows += lanes.first().map_or(0, |bucket| self.counts[*bucket]) as usize;
         }
         self.entries.clear();
-        self.entries.resize(rows * 8, neutral);
+        self.entries.resize(rows * 8, NOBODY);
         for (index, digit) in (self.first..).zip(&self.digits) {
             if *digit == 0 {
                 continue;
@@ -263,11 +264,17 @@ impl Schedule {
     }
 }
 
+/// What a lane that has ended adds.
+static NEUTRAL: Affine = Affine::NEUTRAL;
+
 /// The sum in each lane of the points that entries name, of which there is one at least.
 #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
 fn total(points: &[Affine], entries: &[[u32; 8]]) -> Points {
     let load = |lanes: &[u32; 8]| {
-        let rows = lanes.map(|entry| &points[(entry & !NEGATIVE) as usize]);
+        let rows = lanes.map(|entry| {
+            let index = (entry & !NEGATIVE) as usize;
+            points.get(index).unwrap_or(&NEUTRAL)
+        });
         let mut negative = 0;
         for (lane, entry) in lanes.iter().enumerate() {
             negative |= u8::from(entry & NEGATIVE != 0) << lane;
@@ -311,12 +318,6 @@ fn doubled(points: &Points, times: usize) -> Points {
 /// The index of a point in a schedule's entries.
 fn index_of(place: usize) -> u32 {
     u32::try_from(place).expect("a chunk has far fewer than 2^31 points")
-}
-
-/// Little-endian words.
-fn words<const BYTES: usize, const WORDS: usize>(bytes: [u8; BYTES]) -> [u64; WORDS] {
-    let (chunks, _) = bytes.as_chunks::<8>();
-    core::array::from_fn(|at| u64::from_le_bytes(chunks[at]))
 }
 
 /// Bytes of words, and eight zeros.
