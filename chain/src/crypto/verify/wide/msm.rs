@@ -9,6 +9,8 @@
 //! order of their sizes, so that lanes end together; a lane that ends early adds neutral points.
 //! For the running sums a lane holds a window, with window j·rounds + g in lane j at round g.
 
+use core::arch::x86_64::{_mm256_loadu_si256, _mm256_movepi32_mask};
+
 use super::super::residue::Residue;
 use super::point::{Affine, Affines, Points, Stored};
 
@@ -20,7 +22,7 @@ const LONG_BITS: usize = 252;
 /// Window sizes considered.
 const WINDOW_BITS_MIN: usize = 3;
 const WINDOW_BITS_MAX: usize = 12;
-/// Set in an entry of a schedule when the negative of the point is meant.
+/// Set in an entry of a schedule when the negative of the point is meant: the sign of its digit.
 const NEGATIVE: u32 = 1 << 31;
 /// The entry of a lane that has ended: an index beyond all points.
 const NOBODY: u32 = NEGATIVE - 1;
@@ -228,7 +230,7 @@ impl Schedule {
                 continue;
             }
             let place = &mut self.places[digit.unsigned_abs() as usize];
-            self.entries[*place] = index | if *digit < 0 { NEGATIVE } else { 0 };
+            self.entries[*place] = index | (digit.cast_unsigned() & NEGATIVE);
             *place += 8;
         }
     }
@@ -275,10 +277,9 @@ fn total(points: &[Affine], entries: &[[u32; 8]]) -> Points {
             let index = (entry & !NEGATIVE) as usize;
             points.get(index).unwrap_or(&NEUTRAL)
         });
-        let mut negative = 0;
-        for (lane, entry) in lanes.iter().enumerate() {
-            negative |= u8::from(entry & NEGATIVE != 0) << lane;
-        }
+        // SAFETY: the array is 32 bytes long, and the load may be unaligned.
+        let signs = unsafe { _mm256_loadu_si256(lanes.as_ptr().cast()) };
+        let negative = _mm256_movepi32_mask(signs);
         Affines::load(rows, negative)
     };
     let mut entries = entries.iter();
