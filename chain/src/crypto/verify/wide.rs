@@ -14,6 +14,8 @@ mod decompress;
 mod field;
 mod msm;
 mod point;
+#[cfg(test)]
+mod reference;
 mod rows;
 mod sha512;
 

@@ -349,3 +349,147 @@ fn sub(a: [u64; 5], b: [u64; 5]) -> [u64; 5] {
         difference
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use curve25519_dalek::constants::{ED25519_BASEPOINT_POINT, EIGHT_TORSION};
+    use curve25519_dalek::edwards::EdwardsPoint;
+    use curve25519_dalek::scalar::Scalar;
+    use curve25519_dalek::traits::{IsIdentity, VartimeMultiscalarMul};
+    use proptest::collection::vec;
+    use proptest::prelude::{ProptestConfig, any, prop_assert_eq, proptest};
+
+    use super::super::reference::ifma;
+    use super::{Affine, Residue, WINDOW_BITS_MAX, WINDOW_BITS_MIN, Windows};
+    use crate::crypto::verify::batch::Engine;
+    use crate::crypto::verify::portable::{Portable, signed};
+    use crate::crypto::verify::wide::Ifma;
+
+    /// A few points, some of mixed or small order, with repetitions.
+    fn point(choice: u16) -> EdwardsPoint {
+        let torsion = EIGHT_TORSION[usize::from(choice % 8)];
+        match choice % 5 {
+            0 => torsion,
+            1 => ED25519_BASEPOINT_POINT * Scalar::from(choice) + torsion,
+            2 => -(ED25519_BASEPOINT_POINT * Scalar::from(choice % 7)),
+            _ => ED25519_BASEPOINT_POINT * Scalar::from(choice),
+        }
+    }
+
+    fn wide(ifma: Ifma, points: &[EdwardsPoint]) -> Vec<Affine> {
+        let bytes: Vec<_> = points.iter().map(|p| p.compress().to_bytes()).collect();
+        let mut wide = vec![Affine::NEUTRAL; points.len()];
+        let valid = ifma.decompress(&bytes.iter().collect::<Vec<_>>(), &mut wide);
+        assert!(valid.iter().all(|valid| *valid));
+        wide
+    }
+
+    /// Numbers at the ends of digits and of their range.
+    fn short(choice: u8, number: i128) -> i128 {
+        match choice % 16 {
+            0 => 0,
+            1 => 1,
+            2 => -1,
+            3 => i128::MAX,
+            4 => i128::MIN,
+            5 => 1 << number.rem_euclid(127),
+            6 => -(1 << number.rem_euclid(127)),
+            _ => number,
+        }
+    }
+
+    fn long(choice: u8, bytes: &[[u8; 32]; 2]) -> Residue {
+        let power = || {
+            let mut number = [0; 32];
+            number[usize::from(bytes[0][0] % 32)] = 1 << (bytes[0][1] % 8);
+            Scalar::from_bytes_mod_order(number)
+        };
+        let half = Scalar::from(2_u8).invert();
+        let scalar = match choice % 16 {
+            0 => Scalar::ZERO,
+            1 => Scalar::ONE,
+            2 => -Scalar::ONE,
+            3 => half,
+            4 => half - Scalar::ONE,
+            5 => power(),
+            6 => -power(),
+            7 => power() - Scalar::ONE,
+            _ => {
+                let bytes: [u8; 64] = bytes.concat().try_into().expect("64 bytes");
+                Scalar::from_bytes_mod_order_wide(&bytes)
+            }
+        };
+        Residue::canonical(&scalar.to_bytes()).expect("a scalar is below the order")
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn sums_are_dalek_sums_with_every_window(
+            shorts in vec((any::<u16>(), any::<u8>(), any::<i128>()), 0..60),
+            longs in vec((any::<u16>(), any::<u8>(), any::<[[u8; 32]; 2]>()), 0..60),
+            bits in WINDOW_BITS_MIN..=WINDOW_BITS_MAX,
+        ) {
+            let Some(ifma) = ifma() else {
+                return Ok(());
+            };
+            let mut points: Vec<_> = shorts.iter().map(|(choice, ..)| point(*choice)).collect();
+            points.extend(longs.iter().map(|(choice, ..)| point(*choice)));
+            let short: Vec<_> = shorts.iter().map(|(_, choice, n)| short(*choice, *n)).collect();
+            let mut long: Vec<_> = longs.iter().map(|(_, choice, n)| long(*choice, n)).collect();
+            let scalars = short.iter().copied().map(signed).chain(
+                long.iter().map(|n| Scalar::from_bytes_mod_order(n.bytes())));
+            let sum = EdwardsPoint::vartime_multiscalar_mul(scalars, &points);
+            let is_small = sum.mul_by_cofactor().is_identity();
+            let of_wide = wide(ifma, &points);
+            prop_assert_eq!(ifma.sum_is_small(&of_wide, &short, &long), is_small);
+            prop_assert_eq!(Portable.sum_is_small(&points, &short, &long), is_small);
+
+            // Less the sum itself nothing is left, with whatever window.
+            points.push(-sum);
+            long.push(Residue::canonical(Scalar::ONE.as_bytes()).expect("one is small"));
+            let of_wide = wide(ifma, &points);
+            prop_assert_eq!(ifma.sum_is_small(&of_wide, &short, &long), true);
+            let windows = Windows::new(bits);
+            let numbers = windows.numbers(&short, &long);
+            // SAFETY: `ifma` saw the instructions.
+            let eightfold = unsafe {
+                let sum = windows.sum(&of_wide, &numbers, short.len());
+                sum.double().double().double().is_neutral()
+            };
+            prop_assert_eq!(eightfold & 1, 1, "{} bits", bits);
+        }
+    }
+
+    #[test]
+    fn one_wrong_number_among_many_shows() {
+        let Some(ifma) = ifma() else {
+            return;
+        };
+        for count in [1_usize, 2, 7, 8, 9, 63, 64, 65, 300, 1000, 3000] {
+            let multiples = (1..=count as u64).map(|n| n * n + 1);
+            let mut points: Vec<_> = multiples
+                .clone()
+                .map(|n| ED25519_BASEPOINT_POINT * Scalar::from(n))
+                .collect();
+            points.push(ED25519_BASEPOINT_POINT);
+            let spread = |at: usize| {
+                let [low, high] = [0x9e37_79b9_7f4a_7c15_u64, 0xc2b2_ae3d_27d4_eb4f]
+                    .map(|odd| odd.wrapping_mul(at as u64 + 1));
+                i128::from(low.cast_signed()) << 64 | i128::from(high)
+            };
+            let mut short: Vec<_> = (0..count).map(spread).collect();
+            let sum: Scalar = short
+                .iter()
+                .zip(multiples)
+                .map(|(z, n)| signed(*z) * Scalar::from(n))
+                .sum();
+            let long = [Residue::canonical(&(-sum).to_bytes()).expect("below the order")];
+            let points = wide(ifma, &points);
+            assert!(ifma.sum_is_small(&points, &short, &long), "{count}");
+            short[count / 2] ^= 1;
+            assert!(!ifma.sum_is_small(&points, &short, &long), "{count}");
+        }
+    }
+}

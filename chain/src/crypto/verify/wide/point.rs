@@ -71,6 +71,13 @@ impl Affine {
         words[5] = 1;
         Self(Row(words))
     };
+
+    /// The limbs of y + x, y − x and 2dxy.
+    #[cfg(test)]
+    pub(super) fn coordinates(&self) -> [[u64; 5]; 3] {
+        let words = self.0.0;
+        core::array::from_fn(|at| core::array::from_fn(|limb| words[5 * at + limb]))
+    }
 }
 
 impl Stored {
