@@ -19,6 +19,8 @@ use super::{Item, verify};
 pub const BATCH_CHUNK_MAX: usize = 1024;
 /// Signatures below which another thread is not worth a smaller equation.
 const BATCH_CHUNK_MIN: usize = 32;
+/// Signatures from which an equation is cheaper than each by itself.
+const BATCH_MIN: usize = 4;
 
 /// Thirty-two random bytes of the node that no signer knows, drawn once when it starts.
 ///
@@ -169,8 +171,11 @@ impl<E: Engine> Batches<E> {
     }
 
     fn verdicts(&self, items: &[Item<'_>]) -> Vec<bool> {
+        if items.len() < BATCH_MIN {
+            return items.iter().map(verify).collect();
+        }
         let chunk = self.parse(items);
-        let verdicts = if self.sum_holds(&chunk) {
+        let verdicts = if chunk.claims.is_empty() || self.sum_holds(&chunk) {
             let mut verdicts = vec![false; items.len()];
             for claim in &chunk.claims {
                 verdicts[claim.item] = true;
@@ -338,7 +343,73 @@ fn chunk_size(items: usize, threads: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{BATCH_CHUNK_MAX, BATCH_CHUNK_MIN, chunk_size, expand};
+    use curve25519_dalek::constants::{ED25519_BASEPOINT_TABLE, EIGHT_TORSION};
+    use curve25519_dalek::scalar::Scalar;
+
+    use super::{
+        BATCH_CHUNK_MAX, BATCH_CHUNK_MIN, BatchSecret, Batches, Engine, Item, Preimage, chunk_size,
+        expand,
+    };
+    use crate::crypto::verify::portable::Portable;
+
+    /// Keys and signatures of one message, with points of small order added to A and R.
+    fn of_mixed_order(message: &[u8], count: u64) -> Vec<([u8; 32], [u8; 64])> {
+        let torsions = EIGHT_TORSION.iter().cycle();
+        (2..count + 2)
+            .zip(torsions.clone().zip(torsions.skip(3)))
+            .map(|(number, (of_key, of_r))| {
+                let (a, r) = (Scalar::from(number % 90), Scalar::from(number * 7));
+                let key = (&a * ED25519_BASEPOINT_TABLE + of_key)
+                    .compress()
+                    .to_bytes();
+                let r_bytes = (&r * ED25519_BASEPOINT_TABLE + of_r).compress().to_bytes();
+                let preimage = Preimage {
+                    r: &r_bytes,
+                    key: &key,
+                    message,
+                };
+                let s = r + Scalar::from_bytes_mod_order_wide(&preimage.hash()) * a;
+                let mut signature = [0; 64];
+                signature[..32].copy_from_slice(&r_bytes);
+                signature[32..].copy_from_slice(s.as_bytes());
+                (key, signature)
+            })
+            .collect()
+    }
+
+    fn check_equations<E: Engine>(engine: E) {
+        let message = b"message";
+        let batches = Batches::new(engine, BatchSecret::new([5; 32]), 100);
+        for count in [1, 2, 3, 5, 8, 33, 100, 500] {
+            let mut signed = of_mixed_order(message, count);
+            let holds = |signed: &[([u8; 32], [u8; 64])]| {
+                let items: Vec<_> = signed
+                    .iter()
+                    .map(|(key, signature)| Item {
+                        key,
+                        message,
+                        signature,
+                    })
+                    .collect();
+                let chunk = batches.parse(&items);
+                assert_eq!(chunk.claims.len(), items.len());
+                batches.sum_holds(&chunk)
+            };
+            assert!(holds(&signed), "{count} valid signatures");
+            signed[0].1[33] ^= 1;
+            assert!(!holds(&signed), "one of {count} is wrong");
+        }
+    }
+
+    #[test]
+    fn equations_tell_valid_chunks_from_others_without_a_look_at_singles() {
+        check_equations(Portable);
+        #[cfg(target_arch = "x86_64")]
+        match crate::crypto::verify::wide::Ifma::detect() {
+            Some(ifma) => check_equations(ifma),
+            None => eprintln!("SKIPPED: this processor lacks AVX-512 IFMA"),
+        }
+    }
 
     #[test]
     fn chunks_keep_every_thread_at_work_and_stay_within_limits() {

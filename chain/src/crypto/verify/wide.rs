@@ -13,6 +13,7 @@
 mod decompress;
 mod field;
 mod msm;
+mod narrow;
 mod point;
 #[cfg(test)]
 mod reference;

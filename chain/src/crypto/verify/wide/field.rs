@@ -22,7 +22,7 @@ const LIMB: i64 = (1 << 51) - 1;
 /// Twice the modulus, limb by limb: 2^52 − 38 and 2^52 − 2.
 const TWICE_P: [i64; 5] = [2 * (LIMB - 18), 2 * LIMB, 2 * LIMB, 2 * LIMB, 2 * LIMB];
 /// A multiple of the modulus with every limb in 2^61..2^62: what keeps a difference positive.
-const LARGE_P: [i64; 5] = [
+pub(super) const LARGE_P: [i64; 5] = [
     (LIMB - 18) << 11,
     LIMB << 11,
     LIMB << 11,
@@ -60,7 +60,7 @@ pub(super) struct Field(pub(super) [__m512i; 5]);
 
 /// Eight sums of products, whose carries are still to be taken.
 #[derive(Clone, Copy)]
-pub(super) struct Sum([__m512i; 5]);
+pub(super) struct Sum(pub(super) [__m512i; 5]);
 
 impl Field {
     /// The same element in every lane.

@@ -12,6 +12,7 @@
 use core::arch::x86_64::{_mm256_loadu_si256, _mm256_movepi32_mask};
 
 use super::super::residue::Residue;
+use super::narrow;
 use super::point::{Affine, Affines, Points, Stored};
 
 /// Bits of a short number, two's complement.
@@ -75,9 +76,12 @@ impl Windows {
             .expect("there are window sizes")
     }
 
-    /// Products in the field, roughly: seven for a point, eighteen for a bucket in each lane.
+    /// Products in the field, roughly: seven for a point, eighteen for a bucket in each lane, and
+    /// as many as a hundred would take for the work around a window.
     const fn cost(&self, short: usize, long: usize) -> usize {
-        7 * (short * self.short + long * self.long) + 18 * 8 * self.rounds() * self.buckets()
+        7 * (short * self.short + long * self.long)
+            + 18 * 8 * self.rounds() * self.buckets()
+            + 100 * self.long
     }
 
     /// Buckets of a window: those of the digits 1 to 2^(c−1).
@@ -155,8 +159,14 @@ impl Windows {
         // Lane j counts 2^(j·c·rounds) times.
         let bits = self.bits * rounds;
         let sum = sum.add(&doubled(&sum, bits).rotated::<1>());
-        let sum = sum.add(&doubled(&sum, 2 * bits).rotated::<2>());
-        sum.add(&doubled(&sum, 4 * bits).rotated::<4>())
+        // From here on only lanes 0, 2, 4 and 6 count, and then only two.
+        let [first, _, second, _, third, _, fourth, _] = sum.rows();
+        let [second, fourth] = narrow::doubled([&second, &fourth], 2 * bits);
+        let pairs = Points::in_lanes_0_and_1(&first, &third)
+            .add(&Points::in_lanes_0_and_1(&second, &fourth));
+        let [low, high, ..] = pairs.rows();
+        let [high, _] = narrow::doubled([&high, &Stored::NEUTRAL], 4 * bits);
+        pairs.add(&Points::in_lanes_0_and_1(&high, &low))
     }
 
     /// Every number's digit in a window.

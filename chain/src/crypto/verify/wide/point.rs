@@ -89,6 +89,19 @@ impl Stored {
         words[10] = 1;
         Self(Row(words))
     };
+
+    /// Of the limbs of Y − X, Y + X, Z and T.
+    pub(super) fn new(coordinates: &[[u64; 5]; 4]) -> Self {
+        let mut words = [0; 24];
+        words[..20].copy_from_slice(coordinates.as_flattened());
+        Self(Row(words))
+    }
+
+    /// The limbs of Y − X, Y + X, Z and T.
+    pub(super) fn coordinates(&self) -> [[u64; 5]; 4] {
+        let words = self.0.0;
+        core::array::from_fn(|at| core::array::from_fn(|limb| words[5 * at + limb]))
+    }
 }
 
 impl Affines {
@@ -227,7 +240,7 @@ impl Points {
         )
     }
 
-    /// The point of lane i + `LANES`, modulo eight, in lane i.
+    /// In lane i the point of lane i + `LANES`, modulo eight.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
     pub(super) fn rotated<const LANES: i32>(&self) -> Self {
@@ -280,6 +293,13 @@ impl Points {
             z: Field([z0, z1, z2, z3, z4]),
             t: Field([t0, t1, t2, t3, t4]),
         }
+    }
+
+    /// From two rows; the other lanes are neutral.
+    #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
+    pub(super) fn in_lanes_0_and_1(first: &Stored, second: &Stored) -> Self {
+        let none = &Stored::NEUTRAL;
+        Self::load([first, second, none, none, none, none, none, none])
     }
 
     /// As eight rows.
