@@ -78,6 +78,7 @@ impl Residue {
     }
 
     /// Little-endian words.
+    #[cfg(target_arch = "x86_64")]
     pub(super) const fn words(&self) -> [u64; 4] {
         self.0
     }
