@@ -391,6 +391,28 @@ fn batches_of_every_size_are_valid_and_find_the_one_wrong_signature() {
 }
 
 #[test]
+fn batches_of_every_size_find_every_wrong_signature_among_good_ones() {
+    let all: Vec<_> = (0..300_usize)
+        .map(|at| {
+            let [seed, byte, ..] = (at * 7919).to_le_bytes();
+            // Two in three are honest; the others are of all kinds in turn.
+            let [kind, ..] = (at / 3 % 10).to_le_bytes();
+            let kind = if at % 3 == 1 { kind } else { u8::MAX };
+            of_kind(kind, seed, at * 31, byte)
+        })
+        .collect();
+    let expected: Vec<_> = all.iter().map(Signed::oracle).collect();
+    assert!(expected.contains(&false) && expected.contains(&true));
+    for size in 1..=300 {
+        assert_eq!(
+            verify_batch(&items(&all[..size])),
+            expected[..size],
+            "{size} signatures"
+        );
+    }
+}
+
+#[test]
 fn verdicts_do_not_depend_on_the_number_of_threads() {
     let signed: Vec<_> = (0..2500_usize)
         .map(|at| {

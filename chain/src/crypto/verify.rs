@@ -16,6 +16,7 @@
 mod batch;
 mod keys;
 mod portable;
+mod residue;
 mod verifier;
 #[cfg(target_arch = "x86_64")]
 mod wide;

@@ -3,19 +3,17 @@
 //!
 //! A table of sets of [`WAYS`] slots. A key belongs to one set, by a hash keyed with the node's
 //! secret, so that nobody can choose keys that meet in one; a new key takes the place of the oldest
-//! of its set. Sets are spread over shards, each behind a lock of its own that is held for one
-//! look-up, and a shard takes its memory when its first key comes.
+//! of its set. Sets are spread over shards, each behind a lock of its own that a chunk
+//! takes once, and a shard takes its memory when its first key comes.
 //!
-//! A key costs its point, its 32 bytes and a tag of one: 161 bytes with the points of
-//! [`Backend::Ifma`](super::Backend::Ifma), 193 with those of
-//! [`Backend::Portable`](super::Backend::Portable).
+//! A key costs 193 bytes with either backend's points, and a quarter of a byte for its set.
 
 use std::hash::{DefaultHasher, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::BatchSecret;
 
-/// Keys kept unless the node says otherwise: 21 or 25 MB.
+/// Keys kept unless the node says otherwise: 25 MB.
 pub const KEYS_CACHED_MAX: usize = 1 << 17;
 /// Slots of a set.
 const WAYS: usize = 4;
@@ -70,8 +68,7 @@ impl Hashed<'_> {
 /// A part of the table; empty until its first key comes.
 struct Shard<P> {
     tags: Vec<u8>,
-    keys: Vec<[u8; 32]>,
-    points: Vec<P>,
+    slots: Vec<([u8; 32], P)>,
     /// By set: the slot that goes next.
     next: Vec<u8>,
 }
@@ -104,49 +101,87 @@ impl<P: Copy> KeyCache<P> {
         }
     }
 
-    /// The point of a key, `None` when it is not known.
-    pub(super) fn find(&self, key: Hashed<'_>) -> Option<P> {
-        let shard = self.shard(key)?;
-        let slot = shard.slot(key, self.first(key), self.ways)?;
-        shard.points.get(slot).copied()
-    }
-
-    /// Remembers a key's point.
-    pub(super) fn insert(&self, key: Hashed<'_>, point: P) {
-        let Some(mut shard) = self.shard(key) else {
-            return;
-        };
-        let first = self.first(key);
-        if shard.tags.is_empty() {
-            *shard = Shard::new(self.sets, self.ways, self.filler);
-        }
-        if shard.slot(key, first, self.ways).is_none() {
-            shard.replace(key, point, first, self.ways);
-        }
-    }
-
-    /// The shard of a key, unless nothing is kept at all.
-    fn shard(&self, key: Hashed<'_>) -> Option<MutexGuard<'_, Shard<P>>> {
+    /// Which keys are known; their points, in their places. The other places stay as they are.
+    pub(super) fn find(&self, keys: &[Hashed<'_>], points: &mut [P]) -> Vec<bool> {
+        let mut known = vec![false; keys.len()];
         if self.sets == 0 {
-            return None;
+            return known;
         }
-        let shard = self.shards.get(key.shard(self.shards.len()))?;
-        // A slot is written key last, so a thread that died left nothing half true.
-        Some(shard.lock().unwrap_or_else(PoisonError::into_inner))
+        self.by_shard(keys, |shard, indices| {
+            let shard = lock(shard);
+            for index in indices {
+                let key = keys[*index];
+                let first = key.set(self.sets) * self.ways;
+                if let Some(slot) = shard.slot(key, first, self.ways) {
+                    points[*index] = shard.slots[slot].1;
+                    known[*index] = true;
+                }
+            }
+        });
+        known
     }
 
-    /// The first slot of a key's set.
-    const fn first(&self, key: Hashed<'_>) -> usize {
-        key.set(self.sets) * self.ways
+    /// Remembers keys' points.
+    pub(super) fn insert<'a>(&self, learnt: impl Iterator<Item = (Hashed<'a>, P)>) {
+        if self.sets == 0 {
+            return;
+        }
+        let (keys, points): (Vec<_>, Vec<_>) = learnt.unzip();
+        self.by_shard(&keys, |shard, indices| {
+            let mut shard = lock(shard);
+            if shard.tags.is_empty() {
+                *shard = Shard::new(self.sets, self.ways, self.filler);
+            }
+            for index in indices {
+                let key = keys[*index];
+                let first = key.set(self.sets) * self.ways;
+                if shard.slot(key, first, self.ways).is_none() {
+                    shard.replace(key, points[*index], first, self.ways);
+                }
+            }
+        });
     }
+
+    /// Goes through the shards that keys belong to, with the indices of their keys.
+    fn by_shard(&self, keys: &[Hashed<'_>], mut visit: impl FnMut(&Mutex<Shard<P>>, &[usize])) {
+        let shard_of = |key: &Hashed<'_>| key.shard(self.shards.len());
+        let mut ends = vec![0; self.shards.len()];
+        for key in keys {
+            ends[shard_of(key)] += 1;
+        }
+        let mut end = 0;
+        for place in &mut ends {
+            end += *place;
+            *place = end;
+        }
+        let mut order = vec![0; keys.len()];
+        for (index, key) in keys.iter().enumerate().rev() {
+            let place = &mut ends[shard_of(key)];
+            *place -= 1;
+            order[*place] = index;
+        }
+        // The ends have become starts.
+        let ends = ends.iter().copied().skip(1).chain([keys.len()]);
+        let mut start = 0;
+        for (shard, end) in self.shards.iter().zip(ends) {
+            if start < end {
+                visit(shard, &order[start..end]);
+            }
+            start = end;
+        }
+    }
+}
+
+/// A slot is written tag last, so a thread that died left nothing half true.
+fn lock<P>(shard: &Mutex<Shard<P>>) -> MutexGuard<'_, Shard<P>> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<P: Copy> Shard<P> {
     const fn empty() -> Self {
         Self {
             tags: Vec::new(),
-            keys: Vec::new(),
-            points: Vec::new(),
+            slots: Vec::new(),
             next: Vec::new(),
         }
     }
@@ -155,8 +190,7 @@ impl<P: Copy> Shard<P> {
         let slots = sets * ways;
         Self {
             tags: vec![0; slots],
-            keys: vec![[0; 32]; slots],
-            points: vec![filler; slots],
+            slots: vec![([0; 32], filler); slots],
             next: vec![0; sets],
         }
     }
@@ -168,7 +202,7 @@ impl<P: Copy> Shard<P> {
             .zip(tags)
             .filter(|(_, of_slot)| **of_slot == tag)
             .map(|(slot, _)| slot)
-            .find(|slot| self.keys.get(*slot) == Some(key.key))
+            .find(|slot| self.slots[*slot].0 == *key.key)
     }
 
     fn replace(&mut self, key: Hashed<'_>, point: P, first: usize, ways: usize) {
@@ -180,8 +214,7 @@ impl<P: Copy> Shard<P> {
             *next + 1
         };
         self.tags[slot] = 0;
-        self.points[slot] = point;
-        self.keys[slot] = *key.key;
+        self.slots[slot] = (*key.key, point);
         self.tags[slot] = key.tag();
     }
 }
@@ -189,6 +222,17 @@ impl<P: Copy> Shard<P> {
 #[cfg(test)]
 mod tests {
     use super::{BatchSecret, KeyCache};
+
+    fn find(cache: &KeyCache<u32>, number: u32) -> Option<u32> {
+        let mut point = [u32::MAX];
+        let known = cache.find(&[cache.hashed(&key(number))], &mut point) == [true];
+        known.then_some(point[0])
+    }
+
+    fn insert(cache: &KeyCache<u32>, number: u32) {
+        let key = key(number);
+        cache.insert([(cache.hashed(&key), number)].into_iter());
+    }
 
     fn key(number: u32) -> [u8; 32] {
         let mut key = [7; 32];
@@ -201,17 +245,13 @@ mod tests {
         for limit in [0, 1, 2, 3, 4, 5, 63, 64, 129, 1000, 5000] {
             let cache = KeyCache::new(&BatchSecret::new([3; 32]), limit, u32::MAX);
             for number in 0..10_000 {
-                let key = key(number);
-                assert_eq!(cache.find(cache.hashed(&key)), None);
-                cache.insert(cache.hashed(&key), number);
-                if limit > 0 {
-                    assert_eq!(cache.find(cache.hashed(&key)), Some(number));
-                }
+                assert_eq!(find(&cache, number), None);
+                insert(&cache, number);
+                assert_eq!(find(&cache, number), (limit > 0).then_some(number));
             }
             let known = (0..10_000)
                 .filter(|number| {
-                    let key = key(*number);
-                    let found = cache.find(cache.hashed(&key));
+                    let found = find(&cache, *number);
                     assert!(found.is_none() || found == Some(*number));
                     found.is_some()
                 })
@@ -226,13 +266,11 @@ mod tests {
         let cache = KeyCache::new(&BatchSecret::new([3; 32]), 4, 0);
         for _ in 0..100 {
             for number in 0..3 {
-                let key = key(number);
-                cache.insert(cache.hashed(&key), number);
+                insert(&cache, number);
             }
         }
         for number in 0..3 {
-            let key = key(number);
-            assert_eq!(cache.find(cache.hashed(&key)), Some(number));
+            assert_eq!(find(&cache, number), Some(number));
         }
     }
 }

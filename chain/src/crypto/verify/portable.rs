@@ -1,12 +1,14 @@
 //! Batches with curve25519-dalek and sha2: for every processor, and the twin that the wide code is
 //! compared with.
 
+use curve25519_dalek::constants::EIGHT_TORSION;
 use curve25519_dalek::edwards::{CompressedEdwardsY, EdwardsPoint};
 use curve25519_dalek::scalar::Scalar;
 use curve25519_dalek::traits::{IsIdentity, VartimeMultiscalarMul};
 use sha2::{Digest, Sha512};
 
 use super::batch::{Engine, Preimage};
+use super::residue::Residue;
 
 /// The safe code.
 #[derive(Clone, Copy, Debug)]
@@ -15,10 +17,17 @@ pub(super) struct Portable;
 impl Engine for Portable {
     type Point = EdwardsPoint;
 
-    fn decompress(self, encodings: &[&[u8; 32]]) -> Vec<Option<EdwardsPoint>> {
+    const NEUTRAL: EdwardsPoint = EIGHT_TORSION[0];
+
+    fn decompress(self, encodings: &[&[u8; 32]], points: &mut [EdwardsPoint]) -> Vec<bool> {
         encodings
             .iter()
-            .map(|encoding| CompressedEdwardsY(**encoding).decompress())
+            .zip(points)
+            .map(|(encoding, point)| {
+                let decompressed = CompressedEdwardsY(**encoding).decompress();
+                *point = decompressed.unwrap_or(*point);
+                decompressed.is_some()
+            })
             .collect()
     }
 
@@ -26,12 +35,11 @@ impl Engine for Portable {
         preimages.iter().map(Preimage::hash).collect()
     }
 
-    fn sum_is_small(self, points: Vec<EdwardsPoint>, short: &[i128], long: &[Scalar]) -> bool {
-        let scalars = short
+    fn sum_is_small(self, points: &[EdwardsPoint], short: &[i128], long: &[Residue]) -> bool {
+        let long = long
             .iter()
-            .copied()
-            .map(signed)
-            .chain(long.iter().copied());
+            .map(|residue| Scalar::from_bytes_mod_order(residue.bytes()));
+        let scalars = short.iter().copied().map(signed).chain(long);
         EdwardsPoint::vartime_multiscalar_mul(scalars, points)
             .mul_by_cofactor()
             .is_identity()

@@ -13,14 +13,16 @@
 mod decompress;
 mod field;
 mod msm;
+mod narrow;
 mod point;
+#[cfg(test)]
+mod reference;
 mod rows;
 mod sha512;
 
-use curve25519_dalek::scalar::Scalar;
-
 use self::point::Affine;
 use super::batch::{Engine, Preimage};
+use super::residue::Residue;
 
 /// Proof that the processor has the instructions.
 #[derive(Clone, Copy, Debug)]
@@ -41,20 +43,25 @@ impl Ifma {
 impl Engine for Ifma {
     type Point = Affine;
 
-    fn decompress(self, encodings: &[&[u8; 32]]) -> Vec<Option<Affine>> {
-        let mut points = Vec::with_capacity(encodings.len());
-        for group in encodings.chunks(decompress::GROUP) {
+    const NEUTRAL: Affine = Affine::NEUTRAL;
+
+    fn decompress(self, encodings: &[&[u8; 32]], points: &mut [Affine]) -> Vec<bool> {
+        let mut verdicts = Vec::with_capacity(encodings.len());
+        for (group, places) in encodings
+            .chunks(decompress::GROUP)
+            .zip(points.chunks_mut(decompress::GROUP))
+        {
             // SAFETY: `detect` saw the instructions.
             let (of_group, valid) = unsafe { decompress::decompress(group) };
-            points.extend(
-                of_group
-                    .iter()
-                    .take(group.len())
-                    .enumerate()
-                    .map(|(at, point)| (valid >> at & 1 == 1).then_some(*point)),
-            );
+            for (at, (point, place)) in of_group.iter().zip(places).enumerate() {
+                let is_point = (valid >> at) & 1 == 1;
+                if is_point {
+                    *place = *point;
+                }
+                verdicts.push(is_point);
+            }
         }
-        points
+        verdicts
     }
 
     fn hash(self, preimages: &[Preimage<'_>]) -> Vec<[u8; 64]> {
@@ -73,7 +80,7 @@ impl Engine for Ifma {
         hashes
     }
 
-    fn sum_is_small(self, points: Vec<Affine>, short: &[i128], long: &[Scalar]) -> bool {
+    fn sum_is_small(self, points: &[Affine], short: &[i128], long: &[Residue]) -> bool {
         // SAFETY: `detect` saw the instructions.
         unsafe { msm::sum_is_small(points, short, long) }
     }

@@ -159,3 +159,68 @@ impl Pair {
         pair
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use curve25519_dalek::constants::EIGHT_TORSION;
+    use curve25519_dalek::edwards::CompressedEdwardsY;
+    use proptest::collection::vec;
+    use proptest::prelude::{any, proptest};
+
+    use super::super::reference::{encoding, ifma};
+    use super::Affine;
+    use crate::crypto::verify::batch::Engine;
+
+    fn check(encodings: &[[u8; 32]]) -> usize {
+        let Some(ifma) = ifma() else {
+            return 0;
+        };
+        let borrowed: Vec<_> = encodings.iter().collect();
+        let mut points = vec![Affine::NEUTRAL; encodings.len()];
+        let valid = ifma.decompress(&borrowed, &mut points);
+        let neutral = encoding(&Affine::NEUTRAL);
+        for ((bytes, point), valid) in encodings.iter().zip(&points).zip(&valid) {
+            let expected = CompressedEdwardsY(*bytes).decompress();
+            assert_eq!(*valid, expected.is_some(), "{bytes:x?}");
+            let expected = expected.map_or(neutral, |point| point.compress().to_bytes());
+            assert_eq!(encoding(point), expected, "{bytes:x?}");
+        }
+        valid.iter().filter(|valid| **valid).count()
+    }
+
+    #[test]
+    fn edges_are_the_points_they_are_for_dalek() {
+        let mut encodings = Vec::new();
+        // The least numbers, those around the modulus and all above it.
+        for sign in [0, 0x80] {
+            for low in 0..=255 {
+                let mut least = [0; 32];
+                least[0] = low;
+                least[31] = sign;
+                let mut greatest = [0xff; 32];
+                greatest[0] = low;
+                greatest[31] = 0x7f | sign;
+                encodings.extend([least, greatest]);
+            }
+        }
+        for point in EIGHT_TORSION {
+            let mut bytes = point.compress().to_bytes();
+            encodings.push(bytes);
+            bytes[31] ^= 0x80;
+            encodings.push(bytes);
+        }
+        let points = check(&encodings);
+        assert!(
+            points == 0 || points > 400,
+            "{points} of {}",
+            encodings.len()
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_the_point_they_are_for_dalek(encodings in vec(any::<[u8; 32]>(), 0..70)) {
+            check(&encodings);
+        }
+    }
+}

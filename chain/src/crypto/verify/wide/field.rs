@@ -22,7 +22,7 @@ const LIMB: i64 = (1 << 51) - 1;
 /// Twice the modulus, limb by limb: 2^52 − 38 and 2^52 − 2.
 const TWICE_P: [i64; 5] = [2 * (LIMB - 18), 2 * LIMB, 2 * LIMB, 2 * LIMB, 2 * LIMB];
 /// A multiple of the modulus with every limb in 2^61..2^62: what keeps a difference positive.
-const LARGE_P: [i64; 5] = [
+pub(super) const LARGE_P: [i64; 5] = [
     (LIMB - 18) << 11,
     LIMB << 11,
     LIMB << 11,
@@ -60,7 +60,7 @@ pub(super) struct Field(pub(super) [__m512i; 5]);
 
 /// Eight sums of products, whose carries are still to be taken.
 #[derive(Clone, Copy)]
-pub(super) struct Sum([__m512i; 5]);
+pub(super) struct Sum(pub(super) [__m512i; 5]);
 
 impl Field {
     /// The same element in every lane.
@@ -308,5 +308,138 @@ impl Sum {
             limbs[k] = _mm512_add_epi64(limbs[k], carries[k - 1]);
         }
         Field(limbs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{ProptestConfig, any, prop_assert_eq, proptest};
+
+    use super::super::reference::{Element, field, ifma, lanes, limbs};
+    use super::{D, Field, ROOT_OF_MINUS_ONE, TWICE_D};
+
+    /// Carried limbs: what products and negation are given.
+    const CARRIED: u64 = (1 << 51) + (1 << 17);
+
+    /// Each lane of the wide result against the reference, and the wide result's limbs.
+    #[track_caller]
+    fn check(wide: &Field, below: u64, expected: impl Fn(usize) -> Element) {
+        for (lane, limbs) in lanes(wide).into_iter().enumerate() {
+            assert!(limbs.iter().all(|limb| *limb < below), "{limbs:x?}");
+            assert_eq!(
+                Element::from_limbs(limbs).canonical(),
+                expected(lane).canonical(),
+                "lane {lane}"
+            );
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn lanes_compute_what_single_elements_do(
+            a in proptest::array::uniform8(limbs()),
+            b in proptest::array::uniform8(limbs()),
+            mask in any::<u8>(),
+        ) {
+            if ifma().is_none() {
+                return Ok(());
+            }
+            let (wide_a, wide_b) = (field(a), field(b));
+            let a = a.map(Element::from_limbs);
+            let b = b.map(Element::from_limbs);
+            // SAFETY: `ifma` saw the instructions.
+            unsafe {
+                check(&wide_a.mul(&wide_b), CARRIED, |lane| a[lane].mul(&b[lane]));
+                check(&wide_a.square(), CARRIED, |lane| a[lane].mul(&a[lane]));
+                check(&wide_a.add(&wide_b), CARRIED, |lane| a[lane].add(&b[lane]));
+                check(&wide_a.sub(&wide_b), CARRIED, |lane| a[lane].sub(&b[lane]));
+                let chosen = wide_a.blend(mask, &wide_b);
+                check(&chosen, 1 << 52, |lane| if mask >> lane & 1 == 1 { b[lane] } else { a[lane] });
+                let (canonical, odd, zero) = (wide_a.canonical(), wide_a.is_odd(), wide_a.is_zero());
+                check(&canonical, 1 << 51, |lane| a[lane]);
+                for (lane, limbs) in lanes(&canonical).into_iter().enumerate() {
+                    let expected = a[lane].canonical();
+                    prop_assert_eq!(limbs[0] & 1, expected[0] & 1);
+                    prop_assert_eq!(u64::from(odd >> lane & 1), expected[0] & 1);
+                    prop_assert_eq!(zero >> lane & 1 == 1, expected == [0; 4]);
+                    // The limbs are those of the least representative, not of another.
+                    let low = limbs[0] | limbs[1] << 51;
+                    prop_assert_eq!(low, expected[0]);
+                }
+                let carried = wide_a.mul(&wide_b);
+                check(&carried.negate_where(mask), 1 << 52, |lane| {
+                    let product = a[lane].mul(&b[lane]);
+                    if mask >> lane & 1 == 1 { Element::from_limbs([0; 5]).sub(&product) } else { product }
+                });
+            }
+        }
+
+        #[test]
+        fn sums_of_products_keep_their_bounds(
+            a in proptest::array::uniform8(limbs()),
+            b in proptest::array::uniform8(limbs()),
+        ) {
+            if ifma().is_none() {
+                return Ok(());
+            }
+            let (wide_a, wide_b) = (field(a), field(b));
+            let a = a.map(Element::from_limbs);
+            let b = b.map(Element::from_limbs);
+            // SAFETY: `ifma` saw the instructions.
+            unsafe {
+                let (square, product) = (wide_a.squared(), wide_a.times(&wide_b));
+                check(&square.sub(&product).carry(), CARRIED, |lane| {
+                    a[lane].mul(&a[lane]).sub(&a[lane].mul(&b[lane]))
+                });
+                check(&square.add(&product).carry(), CARRIED, |lane| {
+                    a[lane].mul(&a[lane]).add(&a[lane].mul(&b[lane]))
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn zeros_of_every_shape_are_zero() {
+        if ifma().is_none() {
+            return;
+        }
+        let low = (1_u64 << 51) - 1;
+        let p = [low - 18, low, low, low, low];
+        let twice_p = p.map(|limb| 2 * limb);
+        let carried_p = [low - 18 + (1 << 51), low - 1, low, low, low];
+        let above = [low - 17, low, low, low, low];
+        let all = [
+            [0; 5],
+            p,
+            twice_p,
+            carried_p,
+            above,
+            [1, 0, 0, 0, 0],
+            [low; 5],
+            [2 * low; 5],
+        ];
+        // SAFETY: `ifma` saw the instructions.
+        let zero = unsafe { field(all).is_zero() };
+        assert_eq!(zero, 0b0000_1111);
+    }
+
+    #[test]
+    fn constants_are_what_they_are_called() {
+        let element = |limbs: [i64; 5]| Element::from_limbs(limbs.map(i64::cast_unsigned));
+        let number = |number| Element::from_limbs([number, 0, 0, 0, 0]);
+        let zero = number(0);
+        let d = element(D);
+        assert_eq!(
+            d.mul(&number(121_666)).add(&number(121_665)).canonical(),
+            zero.canonical()
+        );
+        assert_eq!(d.add(&d).canonical(), element(TWICE_D).canonical());
+        let root = element(ROOT_OF_MINUS_ONE);
+        assert_eq!(
+            root.mul(&root).add(&Element::ONE).canonical(),
+            zero.canonical()
+        );
     }
 }

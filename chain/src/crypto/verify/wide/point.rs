@@ -6,7 +6,7 @@
 
 use core::arch::x86_64::{__m512i, __mmask8, _mm512_alignr_epi64, _mm512_setzero_si512};
 
-use super::field::{Field, Sum, TWICE_D};
+use super::field::{Field, TWICE_D};
 use super::rows::{Row, transpose};
 
 /// A point in affine form as memory holds it: y + x, y − x and 2dxy, five limbs each.
@@ -34,6 +34,35 @@ pub(super) struct Points {
     t: Field,
 }
 
+/// The last half of every formula: (EF : GH : FG) with T = EH. A macro, as a function would not be
+/// inlined, and a point through memory costs a tenth of a sum.
+macro_rules! finish {
+    ($e:expr, $f:expr, $g:expr, $h:expr) => {{
+        let (e, f, g, h) = ($e, $f, $g, $h);
+        let x = e.times(f);
+        let y = g.times(h);
+        Points {
+            minus: y.sub(&x).carry(),
+            plus: y.add(&x).carry(),
+            z: f.mul(g),
+            t: e.mul(h),
+        }
+    }};
+}
+
+/// A sum from its first four products.
+macro_rules! sum {
+    ($a:expr, $b:expr, $c:expr, $d:expr) => {{
+        let (a, b, c, d) = ($a, $b, $c, $d);
+        finish!(
+            &b.sub(a).carry(),
+            &d.sub(c).carry(),
+            &d.add(c).carry(),
+            &b.add(a).carry()
+        )
+    }};
+}
+
 impl Affine {
     /// The neutral point.
     pub(super) const NEUTRAL: Self = {
@@ -42,6 +71,13 @@ impl Affine {
         words[5] = 1;
         Self(Row(words))
     };
+
+    /// The limbs of y + x, y − x and 2dxy.
+    #[cfg(test)]
+    pub(super) fn coordinates(&self) -> [[u64; 5]; 3] {
+        let words = self.0.0;
+        core::array::from_fn(|at| core::array::from_fn(|limb| words[5 * at + limb]))
+    }
 }
 
 impl Stored {
@@ -53,6 +89,19 @@ impl Stored {
         words[10] = 1;
         Self(Row(words))
     };
+
+    /// Of the limbs of Y − X, Y + X, Z and T.
+    pub(super) fn new(coordinates: &[[u64; 5]; 4]) -> Self {
+        let mut words = [0; 24];
+        words[..20].copy_from_slice(coordinates.as_flattened());
+        Self(Row(words))
+    }
+
+    /// The limbs of Y − X, Y + X, Z and T.
+    pub(super) fn coordinates(&self) -> [[u64; 5]; 4] {
+        let words = self.0.0;
+        core::array::from_fn(|at| core::array::from_fn(|limb| words[5 * at + limb]))
+    }
 }
 
 impl Affines {
@@ -144,41 +193,16 @@ impl Points {
         }
     }
 
-    /// The last half of every formula: (EF : GH : FG) with T = EH.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
-    fn finish(e: &Field, f: &Field, g: &Field, h: &Field) -> Self {
-        let x = e.times(f);
-        let y = g.times(h);
-        Self {
-            minus: y.sub(&x).carry(),
-            plus: y.add(&x).carry(),
-            z: f.mul(g),
-            t: e.mul(h),
-        }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
-    fn sum(a: &Sum, b: &Sum, c: &Sum, d: &Sum) -> Self {
-        Self::finish(
-            &b.sub(a).carry(),
-            &d.sub(c).carry(),
-            &d.add(c).carry(),
-            &b.add(a).carry(),
-        )
-    }
-
     /// The sum with affine points: seven products.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
     pub(super) fn add_affine(&self, other: &Affines) -> Self {
         let d = self.z.sum();
-        Self::sum(
+        sum!(
             &self.minus.times(&other.minus),
             &self.plus.times(&other.plus),
             &self.t.times(&other.product),
-            &d.add(&d),
+            &d.add(&d)
         )
     }
 
@@ -187,11 +211,11 @@ impl Points {
     #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
     pub(super) fn add(&self, other: &Self) -> Self {
         let d = self.z.times(&other.z);
-        Self::sum(
+        sum!(
             &self.minus.times(&other.minus),
             &self.plus.times(&other.plus),
             &self.t.mul(&other.t).times(&Field::splat(TWICE_D)),
-            &d.add(&d),
+            &d.add(&d)
         )
     }
 
@@ -208,15 +232,15 @@ impl Points {
         let g = g.add(&g);
         let z = self.z.squared();
         let z = z.add(&z);
-        Self::finish(
+        finish!(
             &plus.sub(&minus).carry(),
             &z.add(&z).sub(&g).carry(),
             &g.carry(),
-            &plus.add(&minus).carry(),
+            &plus.add(&minus).carry()
         )
     }
 
-    /// The point of lane i + `LANES`, modulo eight, in lane i.
+    /// In lane i the point of lane i + `LANES`, modulo eight.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
     pub(super) fn rotated<const LANES: i32>(&self) -> Self {
@@ -269,6 +293,13 @@ impl Points {
             z: Field([z0, z1, z2, z3, z4]),
             t: Field([t0, t1, t2, t3, t4]),
         }
+    }
+
+    /// From two rows; the other lanes are neutral.
+    #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
+    pub(super) fn in_lanes_0_and_1(first: &Stored, second: &Stored) -> Self {
+        let none = &Stored::NEUTRAL;
+        Self::load([first, second, none, none, none, none, none, none])
     }
 
     /// As eight rows.

@@ -253,3 +253,46 @@ fn scheduled(w: &[__m512i; 16], t: usize) -> __m512i {
     );
     add(add(w[t], of_early), add(w[(t + 9) % 16], of_late))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::reference::ifma;
+    use super::Preimage;
+    use crate::crypto::verify::batch::Engine;
+
+    fn check(messages: &[&[u8]]) {
+        let Some(ifma) = ifma() else {
+            return;
+        };
+        let (r, key) = ([0xa5; 32], [0x3c; 32]);
+        let preimages: Vec<_> = messages
+            .iter()
+            .map(|message| Preimage {
+                r: &r,
+                key: &key,
+                message,
+            })
+            .collect();
+        let expected: Vec<_> = preimages.iter().map(Preimage::hash).collect();
+        assert_eq!(ifma.hash(&preimages), expected);
+    }
+
+    #[test]
+    fn every_length_around_the_ends_of_blocks_hashes_as_sha2_does() {
+        let bytes: Vec<u8> = (0..=250).cycle().take(4096).collect();
+        let lengths: Vec<_> = (0..=700).chain([1000, 4031, 4032, 4033, 4096]).collect();
+        let messages: Vec<_> = lengths.iter().map(|length| &bytes[..*length]).collect();
+        check(&messages);
+        // Every length with every other in a group of lanes, and groups that are not full.
+        for (at, message) in messages.iter().enumerate().take(300) {
+            check(&[
+                message,
+                messages[(at * 7 + 100) % 700],
+                &[],
+                messages[299 - at],
+            ]);
+            check(&[message]);
+        }
+        check(&[]);
+    }
+}
