@@ -233,6 +233,14 @@ impl Part {
         node.fate = Fate::Changed;
     }
 
+    /// The hash of what hangs in a place, so far as it is known.
+    pub(super) fn hash_at(&self, place: Place) -> Hash {
+        if place == Place::TOP {
+            return self.hash;
+        }
+        self.nodes[(place.0 >> 1) as usize].hashes[(place.0 & 1) as usize]
+    }
+
     pub(super) fn add_leaf(&mut self, place: Place, slot: u32, key: Hash, value: LeafValue) {
         self.came += usize::from(slot == NEW);
         self.leaves.push(NewLeaf {
