@@ -57,7 +57,7 @@ use crate::types::hash::Hash;
 const READ_TOGETHER: usize = 32;
 /// Keys to read that are worth a second thread.
 const READ_PER_THREAD_MIN: usize = 512;
-/// Leaves that are built at once: the patch for them is 10 MB.
+/// Leaves that are built at once: the patch for them is about 20 MB.
 const BUILD_LEAVES: usize = 1 << 16;
 
 /// A state tree.

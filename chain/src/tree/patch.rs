@@ -16,8 +16,8 @@ pub(super) const NEW: u32 = u32::MAX;
 
 /// New nodes for a [`Tree`], and which of its nodes they replace.
 ///
-/// It belongs to the state of the tree it was computed from and to no other. It holds about 700
-/// bytes for each key changed in a tree of a million.
+/// It belongs to the state of the tree it was computed from and to no other. It holds about a
+/// kilobyte for each key changed in a tree of a million.
 #[derive(Clone)]
 pub struct Patch {
     /// The stamp of the tree it was made from.
