@@ -41,6 +41,9 @@ mod value;
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use rayon::iter::{IndexedParallelIterator, ParallelIterator};
+use rayon::slice::{ParallelSlice, ParallelSliceMut};
+
 use self::arena::{Chunks, Kind, Leaf, Link, Pair};
 pub use self::hash::value_hash;
 use self::index::Index;
@@ -50,7 +53,11 @@ use self::slots::{InnerSlots, Slots};
 pub use self::value::{Change, INLINE_MAX, LeafValue, Lookup};
 use crate::types::hash::Hash;
 
-/// Leaves that are built at once: the patch for them is 10 MB.
+/// Keys that are read together on one thread.
+const READ_TOGETHER: usize = 32;
+/// Keys to read that are worth a second thread.
+const READ_PER_THREAD_MIN: usize = 512;
+/// Leaves that are built at once: the patch for them is about 20 MB.
 const BUILD_LEAVES: usize = 1 << 16;
 
 /// A state tree.
@@ -164,6 +171,20 @@ impl Tree {
         self.read_below(link, depth, key)
     }
 
+    /// What each of some keys has, in their order; on all threads when there are many.
+    ///
+    /// Keys are looked up together, level by level, so that many loads are under way at a time:
+    /// several times faster than one [`Self::read`] after another.
+    #[must_use]
+    pub fn read_many(&self, keys: &[Hash]) -> Vec<Lookup<'_>> {
+        let mut found = vec![Lookup::Absent; keys.len()];
+        keys.par_chunks(READ_TOGETHER)
+            .with_min_len(READ_PER_THREAD_MIN / READ_TOGETHER)
+            .zip(found.par_chunks_mut(READ_TOGETHER))
+            .for_each(|(keys, found)| self.read_together(keys, found));
+        found
+    }
+
     /// SHA-256 of a key's value (protocol §4), `None` when it has none.
     #[must_use]
     pub fn get(&self, key: &Hash) -> Option<Hash> {
@@ -211,6 +232,31 @@ impl Tree {
             }
         });
         Proof { siblings, leaf }
+    }
+
+    /// Reads at most [`READ_TOGETHER`] keys.
+    fn read_together<'a>(&'a self, keys: &[Hash], found: &mut [Lookup<'a>]) {
+        let mut links = [Link::EMPTY; READ_TOGETHER];
+        for (link, key) in links.iter_mut().zip(keys) {
+            *link = self.index.find(key).0;
+        }
+        let mut depth = self.index.depth() as usize;
+        loop {
+            let mut deeper = false;
+            for (link, key) in links.iter_mut().zip(keys) {
+                if link.is_inner() {
+                    *link = self.links.get(link.slot())[usize::from(bit(key, depth))];
+                    deeper |= link.is_inner();
+                }
+            }
+            depth += 1;
+            if !deeper {
+                break;
+            }
+        }
+        for ((link, key), found) in links.iter().zip(keys).zip(found) {
+            *found = self.read_below(*link, depth, key);
+        }
     }
 
     /// The hash of an inner node, or of the empty subtree: computed, for only its parent holds it,

@@ -8,6 +8,7 @@
 use sha2::block_api::compress256;
 use sha2::{Digest, Sha256};
 
+use super::value::INLINE_MAX;
 use crate::types::hash::Hash;
 
 /// Sixteen bytes before a leaf's key and value: a leaf hashes 80 bytes and an inner node 64.
@@ -64,7 +65,16 @@ pub(super) fn inner_hash(left: &Hash, right: &Hash) -> Hash {
     compress(&blocks)
 }
 
-fn compress(blocks: &[[u8; 64]; 2]) -> Hash {
+/// The hash of a value that, with a length and a mark behind it, fits one block.
+pub(super) fn short_value_hash(value: &[u8; INLINE_MAX], len: u8) -> Hash {
+    let mut block = [0; 64];
+    block[..INLINE_MAX].copy_from_slice(value);
+    block[usize::from(len)] = 0x80;
+    block[62..].copy_from_slice(&(u16::from(len) * 8).to_be_bytes());
+    compress(&[block])
+}
+
+fn compress(blocks: &[[u8; 64]]) -> Hash {
     let mut state = START;
     compress256(&mut state, blocks);
     let mut bytes = [0; Hash::LEN];

@@ -1,14 +1,13 @@
 //! The shortcut of reads: the subtree under every prefix of as many bits as the tree is deep.
 //!
 //! A read from the root would wait for memory once per level. The index has an entry for each of
-//! the 2^k prefixes of k bits, k about log2 of the leaves less two, and the few levels below it are
-//! all that is walked. Where the tree ends above k, the entries under its leaf all point to it.
+//! the 2^k prefixes of k bits, with at least one leaf and less than two to an entry, and the two or
+//! three levels below it are all that is walked. Where the tree ends above k, the entries under its
+//! leaf all point to it. It does not shrink.
 
 use super::arena::{Chunks, Link};
 use crate::types::hash::Hash;
 
-/// Leaves per entry when the index grows, as a power of two.
-const LEAVES_BITS: u32 = 2;
 /// Most bits of a prefix.
 const DEPTH_MAX: u32 = 30;
 
@@ -87,9 +86,9 @@ impl Index {
         }
     }
 
-    /// Grows until there are few enough leaves per entry.
+    /// Grows until there are less than two leaves per entry.
     pub(super) fn grow(&mut self, links: &Chunks<[Link; 2]>, leaves: usize) {
-        while self.depth < DEPTH_MAX && leaves >> (self.depth + 1 + LEAVES_BITS) > 0 {
+        while self.depth < DEPTH_MAX && leaves >> (self.depth + 1) > 0 {
             let mut entries = Vec::with_capacity(self.entries.len() * 2);
             for link in &self.entries {
                 entries.extend(if link.is_inner() {

@@ -16,8 +16,8 @@ pub(super) const NEW: u32 = u32::MAX;
 
 /// New nodes for a [`Tree`], and which of its nodes they replace.
 ///
-/// It belongs to the state of the tree it was computed from and to no other. It holds about 700
-/// bytes for each key changed in a tree of a million.
+/// It belongs to the state of the tree it was computed from and to no other. It holds about a
+/// kilobyte for each key changed in a tree of a million.
 #[derive(Clone)]
 pub struct Patch {
     /// The stamp of the tree it was made from.
@@ -231,6 +231,14 @@ impl Part {
         node.halves[side] = half;
         node.hashes[side] = hash;
         node.fate = Fate::Changed;
+    }
+
+    /// The hash of what hangs in a place, so far as it is known.
+    pub(super) fn hash_at(&self, place: Place) -> Hash {
+        if place == Place::TOP {
+            return self.hash;
+        }
+        self.nodes[(place.0 >> 1) as usize].hashes[(place.0 & 1) as usize]
     }
 
     pub(super) fn add_leaf(&mut self, place: Place, slot: u32, key: Hash, value: LeafValue) {

@@ -9,7 +9,7 @@
 use core::ops::Range;
 use std::borrow::Cow;
 
-use rayon::prelude::{IntoParallelIterator, ParallelIterator, ParallelSliceMut};
+use rayon::prelude::{IntoParallelRefIterator, ParallelIterator, ParallelSliceMut};
 
 use super::arena::{Kind, Link};
 use super::index::Changed;
@@ -24,7 +24,6 @@ const PART_CHANGES_MAX: usize = 256;
 /// A subtree with changes to it.
 struct Task {
     link: Link,
-    hash: Hash,
     depth: u16,
     changes: Range<u32>,
     place: Place,
@@ -40,6 +39,8 @@ struct Builder<'a> {
     /// Whether subtrees with few changes are put off, to be parts of their own.
     crown: bool,
     put_off: Vec<Task>,
+    /// Leaves of the next level with one change each.
+    met: Vec<Task>,
 }
 
 /// The patch that makes changes to a tree.
@@ -47,30 +48,36 @@ pub(super) fn update(tree: &Tree, changes: &[Change]) -> Patch {
     let changes = ascending(changes);
     let count = u32::try_from(changes.len()).expect("changes fit into memory");
     let mut crown = Builder::new(tree, &changes, tree.top, tree.root, true);
-    crown.start(Task {
-        link: tree.top,
-        hash: tree.root,
-        depth: 0,
-        changes: 0..count,
-        place: Place::TOP,
-    });
-    crown.descend();
+    if count > 0 {
+        crown.descend(Task {
+            link: tree.top,
+            depth: 0,
+            changes: 0..count,
+            place: Place::TOP,
+        });
+    }
+    crown.fetch();
     let tasks = core::mem::take(&mut crown.put_off);
-    let places: Vec<Place> = tasks.iter().map(|task| task.place).collect();
     let parts: Vec<Part> = tasks
-        .into_par_iter()
+        .par_iter()
         .map(|task| {
-            let mut builder = Builder::new(tree, &changes, task.link, task.hash, false);
-            builder.start(Task {
+            let hash = crown.part.hash_at(task.place);
+            let mut builder = Builder::new(tree, &changes, task.link, hash, false);
+            builder.reserve(task.changes.len());
+            builder.descend(Task {
                 place: Place::TOP,
-                ..task
+                changes: task.changes.clone(),
+                ..*task
             });
-            builder.descend();
+            builder.fetch();
             builder.ascend();
             builder.part
         })
         .collect();
-    for ((at, place), part) in (0_u32..).zip(places).zip(&parts) {
+    for ((at, place), part) in (0_u32..)
+        .zip(tasks.iter().map(|task| task.place))
+        .zip(&parts)
+    {
         if part.changed {
             let half = match part.top {
                 Half::Leaf(_) => Half::PartLeaf(at),
@@ -105,113 +112,172 @@ impl<'a> Builder<'a> {
             ranges: Vec::new(),
             crown,
             put_off: Vec::new(),
+            met: Vec::new(),
         }
     }
 
-    /// Begins with a subtree: a node is opened, a leaf is settled.
+    /// Makes room for as many nodes as evenly spread changes touch.
+    fn reserve(&mut self, changes: usize) {
+        let leaves_each = self.tree.len / self.changes.len().max(1);
+        let nodes = changes * (leaves_each.checked_ilog2().unwrap_or(0) as usize + 2);
+        self.part.nodes.reserve_exact(nodes);
+        self.ranges.reserve_exact(nodes);
+        self.part.leaves.reserve_exact(changes);
+    }
+
+    /// Begins with a subtree that has changes: a node is opened, a leaf is met.
     fn start(&mut self, task: Task) {
-        if task.changes.is_empty() {
-            return;
-        }
         if self.crown && task.changes.len() <= PART_CHANGES_MAX {
             self.put_off.push(task);
             return;
         }
-        let Task {
-            link,
-            hash,
-            depth,
-            changes,
-            place,
-        } = task;
-        if let [(key, value)] = &self.changes[changes.start as usize..changes.end as usize] {
-            match (link.kind(), value) {
-                (Kind::Empty, None) => return,
-                (Kind::Empty, Some(value)) => {
-                    self.part.add_leaf(place, NEW, *key, *value);
-                    self.index(key, depth);
+        if task.changes.len() == 1 {
+            match task.link.kind() {
+                Kind::Empty => {
+                    self.settle_empty(&task);
                     return;
                 }
-                (Kind::Leaf, value) => {
-                    let leaf = self.tree.leaves.get(link.slot());
-                    match value {
-                        Some(value) if leaf.key == *key => {
-                            if leaf.value(link) != *value {
-                                self.part.add_leaf(place, link.slot(), *key, *value);
-                                if link.is_inline() != value.is_inline() {
-                                    self.index(key, depth);
-                                }
-                            }
-                            return;
-                        }
-                        None => {
-                            if leaf.key == *key {
-                                self.part.remove_leaf(place, link.slot());
-                                self.index(key, depth);
-                            }
-                            return;
-                        }
-                        Some(_) => {}
-                    }
+                Kind::Leaf => {
+                    self.met.push(task);
+                    return;
                 }
-                (Kind::Inner, _) => {}
+                Kind::Inner => {}
             }
         }
-        let mut node = Node {
-            hashes: [Hash::ZERO; 2],
-            halves: [Half::EMPTY; 2],
-            slot: NEW,
-            place,
-            depth,
-            was_fork: false,
-            fate: Fate::Same,
-        };
-        match link.kind() {
-            Kind::Empty => {}
-            Kind::Leaf => {
-                let side = usize::from(bit(
-                    &self.tree.leaves.get(link.slot()).key,
-                    usize::from(depth),
-                ));
-                node.halves[side] = Half::Base(link);
-                node.hashes[side] = hash;
-            }
-            Kind::Inner => {
-                node.slot = link.slot();
-                let halves = self.tree.links.get(node.slot);
-                node.halves = halves.map(Half::Base);
-                node.was_fork = is_fork(halves);
-                if node.was_fork {
-                    node.hashes = self.tree.pairs.get(node.slot).0;
-                }
-            }
-        }
-        self.part.nodes.push(node);
-        self.ranges.push(changes);
+        self.open(task);
     }
 
-    /// Takes the changes down to the leaves.
+    /// Opens a node where a subtree is, to be filled by [`Self::load`].
+    fn open(&mut self, task: Task) {
+        let is_inner = task.link.is_inner();
+        self.part.nodes.push(Node {
+            hashes: [Hash::ZERO; 2],
+            halves: [Half::Base(task.link), Half::EMPTY],
+            slot: if is_inner { task.link.slot() } else { NEW },
+            place: task.place,
+            depth: task.depth,
+            was_fork: false,
+            fate: Fate::Same,
+        });
+        self.ranges.push(task.changes);
+    }
+
+    /// Takes the changes down to the leaves, level by level.
     ///
     /// It ends above depth 256: two changes, or a change and a leaf, that have come so far
     /// together differ in a later bit, or they are of one key.
-    fn descend(&mut self) {
-        let mut at = 0;
-        while let Some(node) = self.part.nodes.get(at) {
-            let (halves, hashes, depth) = (node.halves, node.hashes, node.depth);
-            let Range { start, end } = self.ranges[at];
-            let middle = self.middle(start, end, usize::from(depth));
-            for (right, changes) in [(false, start..middle), (true, middle..end)] {
-                if let Half::Base(link) = halves[usize::from(right)] {
-                    self.start(Task {
-                        link,
-                        hash: hashes[usize::from(right)],
-                        depth: depth + 1,
-                        changes,
-                        place: Place::new(at, right),
-                    });
+    fn descend(&mut self, top: Task) {
+        self.start(top);
+        let mut level = 0..0;
+        loop {
+            self.settle_met();
+            level = level.end..self.part.nodes.len();
+            if level.is_empty() {
+                return;
+            }
+            self.load(level.clone());
+            for at in level.clone() {
+                self.split(at);
+            }
+        }
+    }
+
+    /// Gets the halves of the nodes of a level.
+    fn load(&mut self, level: Range<usize>) {
+        for node in &mut self.part.nodes[level] {
+            if node.slot != NEW {
+                let halves = self.tree.links.get(node.slot);
+                node.halves = halves.map(Half::Base);
+                node.was_fork = is_fork(halves);
+            } else if let Half::Base(link) = node.halves[0]
+                && link != Link::EMPTY
+            {
+                let leaf = self.tree.leaves.get(link.slot());
+                if bit(&leaf.key, usize::from(node.depth)) {
+                    node.halves.swap(0, 1);
                 }
             }
-            at += 1;
+        }
+    }
+
+    /// Begins with those halves of a node that have changes.
+    fn split(&mut self, at: usize) {
+        let Node { halves, depth, .. } = self.part.nodes[at];
+        let Range { start, end } = self.ranges[at];
+        let middle = self.middle(start, end, usize::from(depth));
+        for (right, changes) in [(false, start..middle), (true, middle..end)] {
+            if let Half::Base(link) = halves[usize::from(right)]
+                && !changes.is_empty()
+            {
+                self.start(Task {
+                    link,
+                    depth: depth + 1,
+                    changes,
+                    place: Place::new(at, right),
+                });
+            }
+        }
+    }
+
+    /// Makes the only change to an empty subtree.
+    fn settle_empty(&mut self, task: &Task) {
+        if let (key, Some(value)) = &self.changes[task.changes.start as usize] {
+            self.part.add_leaf(task.place, NEW, *key, *value);
+            self.index(key, task.depth);
+        }
+    }
+
+    /// Makes the only changes to leaves that were met.
+    fn settle_met(&mut self) {
+        let met = core::mem::take(&mut self.met);
+        let same: Vec<(bool, bool)> = met
+            .iter()
+            .map(|task| {
+                let leaf = self.tree.leaves.get(task.link.slot());
+                let (key, value) = &self.changes[task.changes.start as usize];
+                (leaf.key == *key, Some(leaf.value(task.link)) == *value)
+            })
+            .collect();
+        for (task, (same_key, same_value)) in met.into_iter().zip(same) {
+            let (key, value) = &self.changes[task.changes.start as usize];
+            let (link, place) = (task.link, task.place);
+            match value {
+                Some(_) if !same_key => self.open(task),
+                Some(_) if same_value => {}
+                Some(value) => {
+                    self.part.add_leaf(place, link.slot(), *key, *value);
+                    if link.is_inline() != value.is_inline() {
+                        self.index(key, task.depth);
+                    }
+                }
+                None if same_key => {
+                    self.part.remove_leaf(place, link.slot());
+                    self.index(key, task.depth);
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Gets the hashes of what stays as it is. In a loop of its own, so that many loads are under
+    /// way at a time.
+    fn fetch(&mut self) {
+        for at in 0..self.part.nodes.len() {
+            let node = &self.part.nodes[at];
+            let hashes = if node.was_fork {
+                self.tree.pairs.get(node.slot).0
+            } else if node.slot == NEW {
+                // If it is split for a leaf that was here, that leaf's hash is the one from above.
+                [self.part.hash_at(node.place); 2]
+            } else {
+                continue;
+            };
+            let node = &mut self.part.nodes[at];
+            for ((half, to), hash) in node.halves.iter().zip(&mut node.hashes).zip(hashes) {
+                if matches!(half, Half::Base(link) if *link != Link::EMPTY) {
+                    *to = hash;
+                }
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! What a leaf holds of its value: all of it if it is short, else its hash.
 
-use super::hash::value_hash;
+use super::hash::{short_value_hash, value_hash};
 use crate::types::hash::Hash;
 
 /// Longest value, in bytes, that a leaf holds itself. An encoded account has 20.
@@ -53,10 +53,11 @@ impl LeafValue {
     /// SHA-256 of the value (protocol §4): known for a long one, computed for a short one.
     #[must_use]
     pub fn hash(&self) -> Hash {
-        match lookup(&self.payload, self.inline) {
-            Lookup::Inline(value) => value_hash(value),
-            _ => Hash::new(self.payload),
+        if !self.inline {
+            return Hash::new(self.payload);
         }
+        let [value @ .., len] = &self.payload;
+        short_value_hash(value, *len)
     }
 
     /// The value as a read of its leaf gives it.
