@@ -1,6 +1,9 @@
 //! What many measurements of one thing come to.
 
-/// Least, quartiles and median.
+/// Decimals of a figure: more of them would be noise, and JSON would not give them back exactly.
+pub const DECIMALS: i32 = 4;
+
+/// Least, quartiles and median, to [`DECIMALS`].
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Figures {
     /// The least.
@@ -20,10 +23,10 @@ impl Figures {
         let mut sorted: Vec<f64> = values.into_iter().collect();
         sorted.sort_by(f64::total_cmp);
         Self {
-            min: sorted.first().copied().unwrap_or_default(),
-            lower: at_quarter(&sorted, 1),
-            median: at_quarter(&sorted, 2),
-            upper: at_quarter(&sorted, 3),
+            min: rounded(sorted.first().copied().unwrap_or_default()),
+            lower: rounded(at_quarter(&sorted, 1)),
+            median: rounded(at_quarter(&sorted, 2)),
+            upper: rounded(at_quarter(&sorted, 3)),
         }
     }
 
@@ -32,6 +35,11 @@ impl Figures {
     pub const fn spread(&self) -> [f64; 3] {
         [self.lower, self.median, self.upper]
     }
+}
+
+fn rounded(value: f64) -> f64 {
+    let scale = 10_f64.powi(DECIMALS);
+    (value * scale).round() / scale
 }
 
 fn at_quarter(sorted: &[f64], quarter: usize) -> f64 {
@@ -55,5 +63,6 @@ mod tests {
         assert_eq!(figures.spread(), [1.25, 1.5, 1.75]);
         assert_eq!(Figures::of([7.0]).spread(), [7.0; 3]);
         assert_eq!(Figures::of([]), Figures::default());
+        assert_eq!(Figures::of([2.0 / 3.0]).median, 0.6667);
     }
 }

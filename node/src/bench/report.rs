@@ -140,7 +140,7 @@ impl Report {
             .iter()
             .map(|(us, at)| us + pairs[*at].ours.whole())
             .collect();
-        let per_second = |us: &[f64]| txs / Figures::of(us.iter().copied()).median * 1e6;
+        let per_second = |us: &[f64]| Figures::of(us.iter().map(|us| txs / us * 1e6)).median;
         let whole = each(|pair| pair.ours.whole());
         let (ratios, ratios_spread) = ratios(measured);
         let middle = |values: &[usize]| Figures::of(values.iter().map(|v| *v as f64)).median;

@@ -19,7 +19,7 @@ Examples:
 /// memory; its certificate and its hash are verified too. The home is only read; a node may be
 /// running in it, and blocks that it commits meanwhile are not seen. The first block that cannot be
 /// read or breaks a rule ends the replay with an error that names its height.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Copy, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The first height to count; the blocks before it are verified too, since the state comes from
@@ -43,8 +43,10 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     limits::raise_open_files()?;
     let home = global.home()?;
     let genesis = genesis_file::load(&home.genesis())?;
-    let Args { from, to } = args;
-    let range = Range { from, to };
+    let range = Range {
+        from: args.from,
+        to: args.to,
+    };
     let mut bar: Option<Progress> = None;
     let done = replay(&home.database(), &genesis, range, &mut |height, to, _| {
         bar.get_or_insert_with(|| Progress::start("blocks", to.get()))
