@@ -13,7 +13,7 @@ use proofmill_benches::{Fixture, pools};
 use proofmill_chain::pipeline::{
     Context, SealedBlock, check, decode, execute, seal, validate, verify,
 };
-use proofmill_node::bench::ledger::{Ledger, root_after};
+use proofmill_node::bench::ledger::{Ledger, patch_of};
 use proofmill_node::bench::reference::{Signatures, bare_cached, bare_parsed, naive, points};
 use proofmill_node::bench::seen::Seen;
 use proofmill_node::bench::verifier::Keys;
@@ -67,7 +67,7 @@ fn stages_of(
 ) {
     let made = &fixture.made;
     let block = decode(&made.bytes, context.params).expect("built blocks decode");
-    assert_eq!(block, made.block);
+    assert_eq!(*block.block(), made.block);
     let checked = check(block.clone(), context).expect("built blocks agree with themselves");
     let verified = verify(checked.clone(), context).expect("built blocks are signed");
     let executed = execute(verified.clone(), context).expect("built blocks execute");
@@ -75,7 +75,10 @@ fn stages_of(
     assert_eq!(sealed.hash(), made.hash);
     assert_eq!(sealed.effects().receipts.len(), size);
     let writes = &sealed.effects().writes;
-    assert_eq!(root_after(context, writes), block.header.state_root);
+    assert_eq!(
+        patch_of(context, writes).root(),
+        made.block.header.state_root
+    );
 
     let bytes = &made.bytes;
     group.bench_function(id("decode", size), |b| {
@@ -100,7 +103,7 @@ fn stages_of(
     stage!("execute", verified, execute);
     stage!("seal", executed, seal);
     group.bench_function(id("root", size), |b| {
-        b.iter(|| pool.install(|| root_after(context, black_box(writes))));
+        b.iter_with_large_drop(|| pool.install(|| patch_of(context, black_box(writes))));
     });
     group.bench_function(id("whole", size), |b| {
         b.iter(|| {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use proofmill_chain::pipeline::{Context, SealedBlock, tree_after};
 use proofmill_chain::state::overlay::WriteSet;
+use proofmill_chain::tree::Patch;
 use proofmill_chain::types::block::Certificate;
 use proofmill_chain::types::genesis::Genesis;
 use proofmill_chain::types::hash::Hash;
@@ -93,8 +94,9 @@ impl Ledger {
     }
 }
 
-/// The state root after a block's writes.
+/// What a block's writes change in the state tree, with the new root. Dropping it is no part of
+/// making it.
 #[must_use]
-pub fn root_after(context: &Context<'_>, writes: &WriteSet) -> Hash {
-    tree_after(context.tree, writes).root()
+pub fn patch_of(context: &Context<'_>, writes: &WriteSet) -> Patch {
+    tree_after(context.tree, writes)
 }

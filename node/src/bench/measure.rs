@@ -11,7 +11,7 @@ use proofmill_chain::pipeline::{
 use rayon::ThreadPool;
 
 use crate::bench::chain::{Chain, Made};
-use crate::bench::ledger::{Ledger, root_after};
+use crate::bench::ledger::{Ledger, patch_of};
 use crate::bench::reference::{Signatures, bare_cached, bare_parsed, naive, points};
 use crate::bench::seen::Seen;
 use crate::bench::verifier::Keys;
@@ -178,10 +178,10 @@ impl Rig {
         (pair.seen, _) = pass(&self.all, &Keys::unseen(), &all)?;
 
         let writes = &sealed.effects().writes;
-        let (root_us, root) = ledger.with_context(&keys, usual, |context| {
-            self.all.install(|| timed(|| root_after(context, writes)))
+        let (root_us, patch) = ledger.with_context(&keys, usual, |context| {
+            self.all.install(|| timed(|| patch_of(context, writes)))
         });
-        if root != made.block.header.state_root {
+        if patch.root() != made.block.header.state_root {
             return Err(BenchError::Reference("root"));
         }
         pair.root = root_us;
