@@ -88,12 +88,13 @@ fn a_missing_piece_of_the_head_is_refused() {
 fn another_layout_is_refused() {
     let folder = folder();
     drop(open(folder.path()).expect("it opens"));
-    let two = 2_u32.to_be_bytes();
-    put_raw(folder.path(), Family::Meta, keys::META_SCHEMA, Some(&two));
+    let other = keys::SCHEMA_VERSION + 1;
+    let bytes = other.to_be_bytes();
+    put_raw(folder.path(), Family::Meta, keys::META_SCHEMA, Some(&bytes));
     let expected = StoreError::OtherSchema {
         path: folder.path().into(),
-        found: 2,
-        expected: 1,
+        found: other,
+        expected: keys::SCHEMA_VERSION,
     };
     assert_eq!(refused(folder.path()), expected);
     put_raw(folder.path(), Family::Meta, keys::META_SCHEMA, None);
