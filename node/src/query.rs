@@ -80,7 +80,7 @@ impl NodePort {
 
 fn block_height(engine: &Engine, block: BlockRef) -> Result<Height, ErrorOf> {
     let height = match block {
-        BlockRef::Head => engine.store().head().height,
+        BlockRef::Head => engine.store().durable_head().height,
         BlockRef::Height(height) => height,
         BlockRef::Hash(hash) => engine
             .store()
@@ -98,7 +98,7 @@ fn block_height(engine: &Engine, block: BlockRef) -> Result<Height, ErrorOf> {
 #[async_trait]
 impl Query for NodePort {
     async fn node_info(&self) -> Result<NodeInfo, Error> {
-        let head = self.engine.store().head();
+        let head = self.engine.store().durable_head();
         let status = (self.status)();
         let validator = self.engine.validator();
         let is_validator = self.engine.validators().by_key(&validator).is_some();
@@ -120,7 +120,7 @@ impl Query for NodePort {
     }
 
     async fn node_health(&self) -> Result<NodeHealth, Error> {
-        let head = self.engine.store().head();
+        let head = self.engine.store().durable_head();
         let status = (self.status)();
         let head_age_ms = clock_ms().saturating_sub(head.time_ms);
         let mut reasons = Vec::new();
@@ -144,7 +144,7 @@ impl Query for NodePort {
 
     async fn head(&self) -> Result<BlockSummary, Error> {
         self.ask(|engine| {
-            let height = engine.store().head().height;
+            let height = engine.store().durable_head().height;
             let block = engine.store().block(height)?;
             block
                 .as_ref()
@@ -165,7 +165,7 @@ impl Query for NodePort {
             let found = view.block(height)?.ok_or_else(|| {
                 not_found(format_args!(
                     "block {height} does not exist; the head is {}",
-                    engine.store().head().height
+                    engine.store().durable_head().height
                 ))
             })?;
             let certificate = view.certificate(height)?;
@@ -274,7 +274,7 @@ impl Query for NodePort {
     }
 
     async fn validators(&self, height: Option<Height>) -> Result<ValidatorsView, Error> {
-        let next = self.engine.store().head().height.next();
+        let next = self.engine.store().durable_head().height.next();
         let height = height.unwrap_or(next);
         if height > next {
             return Err(Error::new(

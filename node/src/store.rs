@@ -60,6 +60,8 @@ pub struct Head {
 /// What the newest stage made current.
 struct Current {
     head: Head,
+    /// The last block that is on the disk.
+    durable: Head,
     tree: Tree,
     /// Long records of blocks that are not durable yet.
     staged: Staged,
@@ -69,8 +71,8 @@ struct Current {
 pub struct Store {
     db: DB,
     genesis: Head,
-    /// The last durable block; held while a commit or an undecided proposal is written.
-    durable: Mutex<Head>,
+    /// Held while a commit or an undecided proposal is written.
+    writing: Mutex<()>,
     current: RwLock<Current>,
 }
 
@@ -90,23 +92,22 @@ impl Store {
             time_ms: genesis.genesis_time_ms,
         };
         let genesis_root = genesis_tree(&writes).root();
-        let current = Current {
+        let current = |head, tree| Current {
             head,
-            tree: Tree::new(),
+            durable: head,
+            tree,
             staged: Staged::default(),
         };
         let mut store = Self {
             db: open::open_database(path)?,
             genesis: head,
-            durable: Mutex::new(head),
-            current: RwLock::new(current),
+            writing: Mutex::new(()),
+            current: RwLock::new(current(head, Tree::new())),
         };
         store.settle(path, genesis, &writes)?;
         drop(writes);
         let (head, tree) = store.verify(genesis_root)?;
-        store.durable = Mutex::new(head);
-        let staged = Staged::default();
-        store.current = RwLock::new(Current { head, tree, staged });
+        store.current = RwLock::new(current(head, tree));
         Ok(store)
     }
 
@@ -116,10 +117,13 @@ impl Store {
         self.state().head()
     }
 
-    /// The last block that is durable.
+    /// The last block that is durable: the one that others may be told of.
     #[must_use]
     pub fn durable_head(&self) -> Head {
-        *self.durable.lock().unwrap_or_else(PoisonError::into_inner)
+        self.current
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .durable
     }
 
     /// The state after the head, held still: no block is staged while the guard lives.

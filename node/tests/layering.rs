@@ -33,6 +33,7 @@ const PURE: &[(&str, &[&str])] = &[
             "rayon",
             "serde",
             "sha2",
+            "smallvec",
             "subtle",
             "thiserror",
             "vrf-rfc9381",

@@ -78,7 +78,7 @@ fn context(
         blob(store, hash).map(Some)
     };
     Ok(TaskContext {
-        head: engine.store().head().height,
+        head: engine.store().durable_head().height,
         first_draw: due.unwrap_or_default(),
         commit_window: (commit.height.get(), commit.time_ms),
         reveal_window: (reveal.height.get(), reveal.time_ms),

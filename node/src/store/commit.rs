@@ -97,16 +97,19 @@ impl Store {
     /// disk fails. Memory is then ahead of the disk, which refuses further writes, and the node has to
     /// stop.
     pub fn persist(&self, commit: &CommitBatch<'_>) -> Result<(), StoreError> {
-        let mut durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
-        check_follows(commit, *durable)?;
-        if self.head().height <= durable.height {
-            let height = commit.head().height;
-            return Err(StoreError::Refused(format!("block {height} is not staged")));
+        let _one_at_a_time = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        check_follows(commit, self.durable_head())?;
+        let written = commit.head();
+        if self.head().height < written.height {
+            return Err(StoreError::Refused(format!(
+                "block {} is not staged",
+                written.height
+            )));
         }
         self.write_synced(self.batch(commit)?)?;
-        *durable = commit.head();
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        current.staged.forget(durable.height);
+        current.durable = written;
+        current.staged.forget(written.height);
         Ok(())
     }
 
@@ -123,8 +126,8 @@ impl Store {
         bytes: &[u8],
     ) -> Result<(), StoreError> {
         // A commit in between would leave the proposal behind for ever.
-        let durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
-        if height <= durable.height {
+        let _one_at_a_time = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        if height <= self.durable_head().height {
             return Ok(());
         }
         let mut batch = WriteBatch::default();
