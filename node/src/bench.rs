@@ -18,6 +18,7 @@ pub mod reference;
 pub mod report;
 pub mod saved;
 pub mod seen;
+pub mod stream;
 #[cfg(test)]
 mod tests;
 pub mod verifier;
@@ -33,6 +34,7 @@ use proofmill_chain::types::block::BLOCK_BYTES_MAX;
 use self::chain::Chain;
 use self::measure::{Measured, Rig};
 use self::report::Report;
+use self::stream::{SEGMENTS, Stream};
 use self::workload::{Pattern, Shape, Workload};
 use crate::home::HomeError;
 use crate::store::StoreError;
@@ -226,10 +228,19 @@ pub fn verify(options: &Options, place: &Path, watch: Watch<'_>) -> Result<Repor
     let rig = Rig::new(options)?;
     let mut measured = Measured::default();
     let blocks = options.blocks as u64;
-    watch(Work::Blocks, 0, blocks);
+    let total = blocks.saturating_add(SEGMENTS);
+    let following = temporary()?;
+    let stream = Stream::start(following.path(), &chain)?;
+    watch(Work::Blocks, 0, total);
     for done in 1..=blocks {
-        rig.measure(&mut chain, &mut measured)?;
-        watch(Work::Blocks, done, blocks);
+        let made = rig.measure(&mut chain, &mut measured)?;
+        stream.follow(&[made], rig.pool())?;
+        watch(Work::Blocks, done, total);
+    }
+    for done in 1..=SEGMENTS {
+        let segment = stream.segment(&mut chain, rig.pool())?;
+        measured.segments.push(segment);
+        watch(Work::Blocks, blocks.saturating_add(done), total);
     }
     Ok(Report::of(options, &measured))
 }

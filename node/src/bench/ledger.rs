@@ -81,6 +81,26 @@ impl Ledger {
         })
     }
 
+    /// Makes a block the head in memory.
+    ///
+    /// # Errors
+    /// As [`Store::stage`].
+    pub fn stage(&self, sealed: &SealedBlock, certificate: &Certificate) -> Result<(), StoreError> {
+        self.store.stage(&CommitBatch::of(sealed, certificate))
+    }
+
+    /// Makes a staged block durable.
+    ///
+    /// # Errors
+    /// As [`Store::persist`].
+    pub fn persist(
+        &self,
+        sealed: &SealedBlock,
+        certificate: &Certificate,
+    ) -> Result<(), StoreError> {
+        self.store.persist(&CommitBatch::of(sealed, certificate))
+    }
+
     /// Commits a block durably, as the node does.
     ///
     /// # Errors

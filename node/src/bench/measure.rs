@@ -14,6 +14,7 @@ use crate::bench::chain::{Chain, Made};
 use crate::bench::ledger::{Ledger, patch_of};
 use crate::bench::reference::{Signatures, bare_cached, bare_parsed, naive, points};
 use crate::bench::seen::Seen;
+use crate::bench::stream::Segment;
 use crate::bench::verifier::Keys;
 use crate::bench::{BenchError, Options};
 
@@ -74,8 +75,10 @@ pub struct Pair {
 pub struct Measured {
     /// Pairs, in the order of time.
     pub pairs: Vec<Pair>,
-    /// By block: the durable commit, microseconds, and the place of the pair that went before it.
-    pub commits: Vec<(f64, usize)>,
+    /// By block: the durable commit, microseconds.
+    pub commits: Vec<f64>,
+    /// The stream, segment after segment.
+    pub segments: Vec<Segment>,
     /// By block: how many signatures it has.
     pub signatures: Vec<usize>,
     /// By block: its bytes.
@@ -107,11 +110,17 @@ impl Rig {
         })
     }
 
+    /// All threads.
+    #[must_use]
+    pub const fn pool(&self) -> &ThreadPool {
+        &self.all
+    }
+
     /// Makes the chain's next block, measures it and commits it.
     ///
     /// # Errors
     /// When the block is not valid, a reference disagrees, or the disk fails.
-    pub fn measure(&self, chain: &mut Chain, into: &mut Measured) -> Result<(), BenchError> {
+    pub fn measure(&self, chain: &mut Chain, into: &mut Measured) -> Result<Made, BenchError> {
         let made = chain.make()?;
         let signatures = Signatures::of(&made.block, chain.ledger().genesis());
         let mut sealed = None;
@@ -131,10 +140,10 @@ impl Rig {
                 .all
                 .install(|| timed(|| ledger.commit(&sealed, &made.certificate)));
             committed?;
-            into.commits.push((commit_us, into.pairs.len() - 1));
+            into.commits.push(commit_us);
             chain.committed(&made.block, &made.certificate);
         }
-        Ok(())
+        Ok(made)
     }
 
     fn pair(
@@ -190,7 +199,7 @@ impl Rig {
 }
 
 /// Times a check that must succeed.
-fn reference(
+pub(super) fn reference(
     pool: &ThreadPool,
     name: &'static str,
     holds: impl Fn() -> bool + Sync,
@@ -218,7 +227,7 @@ fn walk(made: &Made, context: &Context<'_>) -> Result<(Way, SealedBlock), BlockE
     Ok((way, sealed?))
 }
 
-fn timed<T>(work: impl FnOnce() -> T) -> (f64, T) {
+pub(super) fn timed<T>(work: impl FnOnce() -> T) -> (f64, T) {
     let start = Instant::now();
     let result = work();
     (start.elapsed().as_secs_f64() * 1e6, result)

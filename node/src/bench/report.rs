@@ -40,7 +40,7 @@ pub struct Ratios {
     pub batch_vs_bare_cached: f64,
     /// Decoding to sealing, no key seen, by the bare batch.
     pub block_vs_bare_parsed: f64,
-    /// Decoding to the durable commit, no key seen, by the bare batch.
+    /// A steady stream of blocks from bytes to disk, no key seen, by the bare batch.
     pub durable_vs_bare_parsed: f64,
     /// Decoding to sealing, every key seen, by the bare batch with keys decompressed before.
     pub block_cached_vs_bare_cached: f64,
@@ -92,11 +92,12 @@ pub struct Report {
     pub stages: Vec<Line>,
     /// Ours, every key seen before.
     pub stages_cached: Vec<Line>,
-    /// Sums: decoding to sealing (`block`, `block, keys cached`) and with the disk (`durable`).
+    /// Decoding to sealing (`block`, `block, keys cached`), and a block of a stream that becomes durable
+    /// beside the verification of the next (`durable`).
     pub totals: Vec<Line>,
     /// The references and the chain's batch alone.
     pub references: Vec<Line>,
-    /// Transactions per second from bytes to disk, in the median block.
+    /// Transactions per second from bytes to disk, in the stream's median segment.
     pub tx_per_s: f64,
     /// Transactions per second from bytes to the sealed block.
     pub tx_per_s_sealed: f64,
@@ -131,15 +132,9 @@ impl Report {
                 .collect()
         };
         let mut stages = stages_of(|pair| pair.ours);
-        stages.push(line(
-            COMMIT_STAGE,
-            measured.commits.iter().map(|(us, _)| *us).collect(),
-        ));
-        let durable: Vec<f64> = measured
-            .commits
-            .iter()
-            .map(|(us, at)| us + pairs[*at].ours.whole())
-            .collect();
+        stages.push(line(COMMIT_STAGE, measured.commits.clone()));
+        let segments = measured.segments.iter();
+        let durable: Vec<f64> = segments.map(|segment| segment.durable).collect();
         let per_second = |us: &[f64]| Figures::of(us.iter().map(|us| txs / us * 1e6)).median;
         let whole = each(|pair| pair.ours.whole());
         let (ratios, ratios_spread) = ratios(measured);
@@ -200,10 +195,8 @@ fn ratios(measured: &Measured) -> (Ratios, BTreeMap<String, [f64; 3]>) {
         figures.median
     };
     let of = |ratio: fn(&Pair) -> f64| Figures::of(pairs.iter().map(ratio));
-    let durable = Figures::of(measured.commits.iter().map(|(commit, at)| {
-        let pair = &pairs[*at];
-        pair.bare_parsed / (pair.ours.whole() + commit)
-    }));
+    let segments = measured.segments.iter();
+    let durable = Figures::of(segments.map(|segment| segment.bare_parsed / segment.durable));
     let ratios = Ratios {
         signature_vs_bare_parsed: keep(
             "signature_vs_bare_parsed",
