@@ -10,6 +10,8 @@
 mod admit;
 pub mod application;
 mod pace;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -370,10 +372,11 @@ impl Engine {
     /// # Errors
     /// Every error is fatal: the node must stop.
     pub fn apply(&self, certificate: &Certificate, bytes: &[u8]) -> Result<(), EngineError> {
-        let head = self.store.head();
-        if certificate.height <= head.height {
+        // What is only staged is not done: a write that failed must not pass for one that was made.
+        if certificate.height <= self.store.durable_head().height {
             return Ok(());
         }
+        let head = self.store.head();
         let known = locked(&self.sealed).remove(&certificate.block);
         let sealed = match known.filter(|sealed| sealed.block().header.parent == head.hash) {
             Some(sealed) => sealed,
