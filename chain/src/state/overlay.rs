@@ -216,14 +216,10 @@ impl<'a> Overlay<'a> {
         place: Place,
         account: Account,
     ) -> Result<(), StateError> {
-        let slot = self.slot(&id, place);
-        if let Some((at, slot)) = slot.and_then(|at| Some((at, self.slots.get_mut(at)?))) {
-            let before = slot.now.replace(account);
-            let touched = core::mem::replace(&mut slot.touched, true);
-            self.undo.push(Undo::Slot(at, before, touched));
+        if self.set_slot(&id, place, Some(account)) {
             return Ok(());
         }
-        self.set(StateKey::Account(id), Some(Record::Account(account)))
+        self.set_entry(StateKey::Account(id), Some(Record::Account(account)))
     }
 
     /// The list of workers.
@@ -364,11 +360,32 @@ impl<'a> Overlay<'a> {
     }
 
     fn set(&mut self, key: StateKey, record: Option<Record>) -> Result<(), StateError> {
-        if let (StateKey::Account(id), Some(Record::Account(account))) = (key, &record)
-            && self.slot(&id, Place::UNKNOWN).is_some()
-        {
-            return self.put_account(id, Place::UNKNOWN, *account);
+        if let StateKey::Account(id) = key {
+            let account = match &record {
+                None => None,
+                Some(Record::Account(account)) => Some(*account),
+                Some(_) => return Err(StateError::Missing(key)),
+            };
+            if self.set_slot(&id, Place::UNKNOWN, account) {
+                return Ok(());
+            }
         }
+        self.set_entry(key, record)
+    }
+
+    /// Sets an account that has a slot; says whether it has.
+    fn set_slot(&mut self, id: &AccountId, place: Place, account: Option<Account>) -> bool {
+        let slot = self.slot(id, place);
+        let Some((at, slot)) = slot.and_then(|at| Some((at, self.slots.get_mut(at)?))) else {
+            return false;
+        };
+        let before = core::mem::replace(&mut slot.now, account);
+        let touched = core::mem::replace(&mut slot.touched, true);
+        self.undo.push(Undo::Slot(at, before, touched));
+        true
+    }
+
+    fn set_entry(&mut self, key: StateKey, record: Option<Record>) -> Result<(), StateError> {
         let entry = self.load(key)?;
         let before = core::mem::replace(&mut entry.now, record);
         let touched = core::mem::replace(&mut entry.touched, true);
