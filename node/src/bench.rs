@@ -42,7 +42,7 @@ use crate::store::StoreError;
 /// Most transactions of a block: the development network's parameters say so.
 pub const TXS_MAX: usize = 20_000;
 /// Most accounts: each takes some hundred bytes of memory.
-pub const ACCOUNTS_MAX: usize = 8_000_000;
+pub const ACCOUNTS_MAX: usize = 10_000_000;
 /// Most blocks of one run.
 pub const BLOCKS_MAX: usize = 100_000;
 /// Most threads.
