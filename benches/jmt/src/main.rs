@@ -6,7 +6,7 @@
 //! Both get the same keys and values. A pair is a block on jmt, then the same block on ours; each
 //! side updates its tree and makes the block durable in one synced batch of its own RocksDB: jmt
 //! its nodes, values and list of stale nodes, ours the changed records (its tree is rebuilt from
-//! them on start). The two roots differ by design and are each checked against reads.
+//! them on start); making the new root the tree's in memory counts as a part of our commit. The two roots differ by design and are each checked against reads.
 
 mod jellyfish;
 mod ours;

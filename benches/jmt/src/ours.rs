@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use proofmill_chain::tree::{Change, Tree, value_hash};
+use proofmill_chain::tree::{Change, LeafValue, Tree, value_hash};
 use proofmill_chain::types::hash::Hash;
 use rayon::prelude::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
 use rocksdb::{DB, Options, WriteBatch, WriteOptions};
@@ -33,16 +33,16 @@ impl Ours {
         // The chain's write sets ascend by key as they come out of execution.
         let mut writes: Vec<&Write> = writes.iter().collect();
         writes.sort_unstable_by_key(|(key, _)| *key);
-        let (update, ()) = timed(|| {
+        let (update, patch) = timed(|| {
             let changes: Vec<Change> = writes
                 .par_iter()
                 .with_min_len(512)
-                .map(|(key, value)| (*key, Some(value_hash(value))))
+                .map(|(key, value)| (*key, Some(LeafValue::of(value))))
                 .collect();
-            self.tree = self.tree.update(&changes);
-            Ok(())
+            Ok(self.tree.update(&changes))
         })?;
         let (commit, ()) = timed(|| {
+            self.tree.apply(&patch)?;
             let mut batch = WriteBatch::default();
             for (key, value) in &writes {
                 batch.put(key, value);
