@@ -10,6 +10,8 @@ mod ledger;
 mod tasks;
 pub mod transactions;
 
+use std::sync::Arc;
+
 use crate::machine::ProgramFacts;
 use crate::state::accounts::{Accounts, Slots};
 use crate::state::overlay::{Overlay, WriteSet};
@@ -136,7 +138,7 @@ pub struct Effects {
     /// Programs, inputs and outputs that came with the block.
     pub blobs: Vec<Blob>,
     /// The changed records.
-    pub writes: WriteSet,
+    pub writes: Arc<WriteSet>,
 }
 
 /// A block's state under execution.
@@ -245,7 +247,7 @@ impl<'a> Executor<'a> {
         change
             .check()
             .map_err(|error| StateError::Law(error.to_string()))?;
-        effects.writes = writes;
+        effects.writes = Arc::new(writes);
         Ok(effects)
     }
 

@@ -35,6 +35,7 @@ mod hash;
 mod index;
 mod patch;
 mod proof;
+mod scan;
 mod slots;
 mod update;
 mod value;

@@ -161,7 +161,7 @@ impl Query for NodePort {
     async fn block(&self, block: BlockRef, full: bool) -> Result<BlockView, Error> {
         self.ask(move |engine| {
             let height = block_height(engine, block)?;
-            let view = engine.store().view();
+            let view = engine.store().view()?;
             let found = view.block(height)?.ok_or_else(|| {
                 not_found(format_args!(
                     "block {height} does not exist; the head is {}",
@@ -181,7 +181,7 @@ impl Query for NodePort {
 
     async fn receipt(&self, transaction: Hash) -> Result<ReceiptView, Error> {
         self.ask(move |engine| {
-            let view = engine.store().view();
+            let view = engine.store().view()?;
             let (height, index) = view.transaction_at(&transaction)?.ok_or_else(|| {
                 not_found(format_args!("transaction {transaction} is in no block"))
             })?;
@@ -200,7 +200,8 @@ impl Query for NodePort {
 
     async fn account(&self, account: AccountId) -> Result<AccountView, Error> {
         self.ask(move |engine| {
-            let record = engine.account(&account)?;
+            let view = engine.store().view()?;
+            let record = Overlay::new(&view).account(account)?;
             let next = engine
                 .pools()
                 .transactions
@@ -252,7 +253,7 @@ impl Query for NodePort {
 
     async fn workers(&self, limit: u32, before: Option<AccountId>) -> Result<WorkerPage, Error> {
         self.ask(move |engine| {
-            let view = engine.store().view();
+            let view = engine.store().view()?;
             let mut overlay = Overlay::new(&view);
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);
             let mut workers: Vec<WorkerView> = Vec::new();

@@ -4,28 +4,34 @@
 //! block can be verified; [`Store::persist`] makes it durable with one synced write, which may happen
 //! on another thread. Only what is durable may be told to anybody; [`Store::commit`] does both.
 //! Opening checks that what is there is whole and that the state is the one that the head's header
-//! commits to. The state tree is derived data: it lives in memory with the small records, accounts
-//! above all, and is rebuilt from the flat state on start.
+//! commits to.
+//!
+//! The state lives in memory, as the tree with the short records in it, accounts above all. On the disk
+//! it is in pieces from different heights and the diffs since (`checkpoint`); the long records, which
+//! are few, are there one by one.
 
+mod checkpoint;
 mod commit;
 mod diff;
+mod entry;
 mod error;
 mod history;
 mod keys;
 mod open;
+mod restore;
 mod state;
 #[cfg(test)]
 mod tests;
+mod transactions;
 mod view;
 
 use std::borrow::Cow;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use proofmill_chain::state::StateError;
-use proofmill_chain::state::overlay::WriteSet;
 use proofmill_chain::state::reader::StateReader;
-use proofmill_chain::tree::{LeafValue, Patch, Tree};
+use proofmill_chain::tree::Tree;
 use proofmill_chain::types::block::{Block, Certificate, Header};
 use proofmill_chain::types::genesis::Genesis;
 use proofmill_chain::types::hash::Hash;
@@ -33,18 +39,17 @@ use proofmill_chain::types::receipt::Receipt;
 use proofmill_chain::types::units::{Height, Round};
 use rocksdb::{ColumnFamily, DB};
 
+use self::checkpoint::Checkpoint;
 pub use self::commit::CommitBatch;
 pub use self::error::{CORRUPTION_ADVICE, StoreError};
 pub use self::history::History;
 use self::keys::Family;
 pub use self::keys::Position;
 pub use self::open::FILES_OPEN_MAX;
-use self::state::Staged;
 pub use self::state::StateGuard;
+use self::state::{Recent, Viewers};
+use self::transactions::{Indexer, Waiting};
 pub use self::view::{LISTING_MAX, Undecided, View};
-
-/// For how many heights the changes to the state are kept.
-pub const DIFFS_KEPT: u64 = 1024;
 
 /// The last committed block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,20 +65,30 @@ pub struct Head {
 /// What the newest stage made current.
 struct Current {
     head: Head,
-    /// The last block that is on the disk.
-    durable: Head,
     tree: Tree,
-    /// Long records of blocks that are not durable yet.
-    staged: Staged,
+    recent: Recent,
+}
+
+/// How far the disk is.
+struct Durable {
+    /// The last block that is on it.
+    head: Head,
+    /// The transactions of the last blocks.
+    waiting: Waiting,
 }
 
 /// The data directory, open and checked.
 pub struct Store {
-    db: DB,
+    /// Ends before the database is closed.
+    indexer: Indexer,
+    db: Arc<DB>,
     genesis: Head,
     /// Held while a commit or an undecided proposal is written.
-    writing: Mutex<()>,
+    writing: Mutex<Checkpoint>,
+    /// Locked before `durable` by who needs both.
     current: RwLock<Current>,
+    durable: Arc<RwLock<Durable>>,
+    viewers: Viewers,
 }
 
 impl Store {
@@ -85,29 +100,33 @@ impl Store {
     /// When the directory is another chain's, of another layout, used by another process, damaged
     /// or unreadable, or when the genesis starts no chain.
     pub fn open(path: &Path, genesis: &Genesis) -> Result<Self, StoreError> {
-        let writes = genesis.state()?;
+        let db = Arc::new(open::open_database(path)?);
         let head = Head {
             height: Height::ZERO,
             hash: genesis.hash(),
             time_ms: genesis.genesis_time_ms,
         };
-        let genesis_root = genesis_tree(&writes).root();
-        let current = |head, tree| Current {
+        let current = RwLock::new(Current {
             head,
-            durable: head,
-            tree,
-            staged: Staged::default(),
-        };
-        let mut store = Self {
-            db: open::open_database(path)?,
+            tree: Tree::new(),
+            recent: Recent::default(),
+        });
+        let durable = Arc::new(RwLock::new(Durable {
+            head,
+            waiting: Waiting::default(),
+        }));
+        let indexer = Indexer::start(Arc::clone(&db), Arc::clone(&durable), path)?;
+        let store = Self {
+            indexer,
+            db,
             genesis: head,
-            writing: Mutex::new(()),
-            current: RwLock::new(current(head, Tree::new())),
+            writing: Mutex::new(Checkpoint::starting()),
+            current,
+            durable,
+            viewers: Viewers::default(),
         };
-        store.settle(path, genesis, &writes)?;
-        drop(writes);
-        let (head, tree) = store.verify(genesis_root)?;
-        store.current = RwLock::new(current(head, tree));
+        store.settle(path, genesis)?;
+        store.restore(genesis)?;
         Ok(store)
     }
 
@@ -120,10 +139,7 @@ impl Store {
     /// The last block that is durable: the one that others may be told of.
     #[must_use]
     pub fn durable_head(&self) -> Head {
-        self.current
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .durable
+        self.durable().head
     }
 
     /// The state after the head, held still: no block is staged while the guard lives.
@@ -140,8 +156,10 @@ impl Store {
 
     /// The store as it is now: reads through the view are consistent with each other, whatever is
     /// committed meanwhile.
-    #[must_use]
-    pub fn view(&self) -> View<'_> {
+    ///
+    /// # Errors
+    /// When the store cannot be read or is damaged.
+    pub fn view(&self) -> Result<View<'_>, StoreError> {
         View::now(self)
     }
 
@@ -183,14 +201,6 @@ impl Store {
     /// When the store cannot be read or is damaged.
     pub fn receipts(&self, height: Height) -> Result<Option<Vec<Receipt>>, StoreError> {
         self.latest().receipts(height)
-    }
-
-    /// What a block changed in the state; kept for the last [`DIFFS_KEPT`] heights.
-    ///
-    /// # Errors
-    /// When the store cannot be read or is damaged.
-    pub fn writes(&self, height: Height) -> Result<Option<WriteSet>, StoreError> {
-        self.latest().writes(height)
     }
 
     /// The height of the block with this hash.
@@ -258,16 +268,32 @@ impl Store {
         self.latest().meta(name)
     }
 
-    /// Calls `each` with every record of the state, by ascending tree key.
+    /// Calls `each` with every record of the state after the last durable block, by ascending tree key.
     ///
     /// # Errors
     /// When the store cannot be read or is damaged.
     pub fn scan_state(&self, each: impl FnMut(Hash, &[u8])) -> Result<(), StoreError> {
-        self.latest().scan_state(each)
+        self.view()?.scan_state(each)
     }
 
     const fn latest(&self) -> View<'_> {
         View::latest(self)
+    }
+
+    fn current(&self) -> RwLockReadGuard<'_, Current> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn current_mut(&self) -> RwLockWriteGuard<'_, Current> {
+        self.current.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn durable(&self) -> RwLockReadGuard<'_, Durable> {
+        self.durable.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn durable_mut(&self) -> RwLockWriteGuard<'_, Durable> {
+        self.durable.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn column(&self, family: Family) -> &ColumnFamily {
@@ -283,13 +309,4 @@ impl StateReader for Store {
         let found = self.state().read(key)?.map(Cow::into_owned);
         Ok(found.map(Cow::Owned))
     }
-}
-
-fn genesis_tree(writes: &WriteSet) -> Patch {
-    let leaves: Vec<_> = writes
-        .writes
-        .iter()
-        .map(|write| (write.key, write.new.as_deref().map(LeafValue::of)))
-        .collect();
-    Tree::new().update(&leaves)
 }

@@ -58,6 +58,11 @@ impl Index {
         )
     }
 
+    /// The entries from the key's on: at least one.
+    pub(super) fn from(&self, key: &Hash) -> &[Link] {
+        &self.entries[self.place(first_bits(key))..]
+    }
+
     /// Looks up again what changed, in a tree of these inner nodes under `top`.
     pub(super) fn refresh(
         &mut self,

@@ -50,6 +50,15 @@ impl LeafValue {
         }
     }
 
+    /// What a leaf holds of a value longer than [`INLINE_MAX`] with this SHA-256.
+    #[must_use]
+    pub const fn elsewhere(hash: Hash) -> Self {
+        Self {
+            payload: *hash.as_bytes(),
+            inline: false,
+        }
+    }
+
     /// SHA-256 of the value (protocol §4): known for a long one, computed for a short one.
     #[must_use]
     pub fn hash(&self) -> Hash {

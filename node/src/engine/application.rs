@@ -109,7 +109,7 @@ impl Application for ConsensusPort {
     }
 
     fn decided(&self, height: Height) -> Result<Option<(Certificate, Arc<[u8]>)>, AppError> {
-        let view = self.0.store().view();
+        let view = self.0.store().view().map_err(AppError::new)?;
         let certificate = view.certificate(height).map_err(AppError::new)?;
         let bytes = view.block_bytes(height).map_err(AppError::new)?;
         Ok(certificate.zip(bytes.map(Into::into)))

@@ -31,7 +31,7 @@ fn find(overlay: &mut Overlay<'_>, id: &Hash) -> Result<Task, ErrorOf> {
 
 /// `task_get`.
 pub(super) fn view(engine: &Engine, id: &Hash, include: Include) -> Result<TaskView, ErrorOf> {
-    let store = engine.store().view();
+    let store = engine.store().view()?;
     let mut overlay = Overlay::new(&store);
     let task = find(&mut overlay, id)?;
     let context = context(engine, &store, &mut overlay, &task, include)?;
@@ -148,7 +148,7 @@ fn explain(survey: &Survey) -> String {
 
 /// `task_list`.
 pub(super) fn list(engine: &Engine, filter: &TaskFilter) -> Result<TaskPage, ErrorOf> {
-    let store = engine.store().view();
+    let store = engine.store().view()?;
     let mut overlay = Overlay::new(&store);
     let limit = usize::try_from(filter.limit).unwrap_or(usize::MAX);
     let live_only = filter.state.is_some_and(|state| {
@@ -232,7 +232,7 @@ impl Source {
 
 /// `task_getResult`.
 pub(super) fn result(engine: &Engine, id: &Hash) -> Result<TaskResult, ErrorOf> {
-    let store = engine.store().view();
+    let store = engine.store().view()?;
     let mut overlay = Overlay::new(&store);
     let task = find(&mut overlay, id)?;
     let state = task.phase.name();

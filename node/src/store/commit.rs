@@ -1,11 +1,11 @@
 //! The commit point: everything a block leaves behind, in one synced write.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use proofmill_chain::codec;
 use proofmill_chain::pipeline::{DecodedBlock, SealedBlock};
-use proofmill_chain::state::overlay::WriteSet;
-use proofmill_chain::tree::Patch;
+use proofmill_chain::state::overlay::{RecordBytes, WriteSet};
+use proofmill_chain::tree::{INLINE_MAX, Patch};
 use proofmill_chain::types::block::Certificate;
 use proofmill_chain::types::hash::{Blob, Hash};
 use proofmill_chain::types::receipt::{Outcome, Receipt};
@@ -13,9 +13,12 @@ use proofmill_chain::types::transaction::Action;
 use proofmill_chain::types::units::{Height, Round};
 use rocksdb::{WriteBatch, WriteOptions};
 
+use super::checkpoint::{Checkpoint, Piece, Step, piece_leaves};
 use super::keys::{self, Family};
+use super::state::Stretch;
+use super::transactions::Ids;
 use super::view::{CERTIFICATE_BYTES_MAX, RECEIPTS_BYTES_MAX};
-use super::{DIFFS_KEPT, Head, Store, StoreError, diff};
+use super::{Head, Store, StoreError, diff};
 
 /// A decided and executed block.
 pub struct CommitBatch<'a> {
@@ -28,7 +31,7 @@ pub struct CommitBatch<'a> {
     /// What became of its transactions, in their order.
     pub receipts: &'a [Receipt],
     /// What it changes in the state.
-    pub writes: &'a WriteSet,
+    pub writes: &'a Arc<WriteSet>,
     /// What it changes in the state tree.
     pub patch: &'a Patch,
     /// Programs, inputs and outputs that it brought.
@@ -79,12 +82,15 @@ impl Store {
     /// together; then nothing has changed.
     pub fn stage(&self, commit: &CommitBatch<'_>) -> Result<(), StoreError> {
         check_parts(commit)?;
-        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.current_mut();
         check_follows(commit, current.head)?;
         let applied = current.tree.apply(commit.patch);
         applied.map_err(|error| StoreError::Refused(error.to_string()))?;
         let head = commit.head();
-        current.staged.add(head.height, commit.writes);
+        let durable = self.durable_head().height;
+        let needed_after = self.viewers.oldest().map_or(durable, |at| at.min(durable));
+        current.recent.forget(needed_after);
+        current.recent.add(head.height, commit.writes);
         current.head = head;
         Ok(())
     }
@@ -97,7 +103,7 @@ impl Store {
     /// disk fails. Memory is then ahead of the disk, which refuses further writes, and the node has to
     /// stop.
     pub fn persist(&self, commit: &CommitBatch<'_>) -> Result<(), StoreError> {
-        let _one_at_a_time = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut checkpoint = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         check_follows(commit, self.durable_head())?;
         let written = commit.head();
         if self.head().height < written.height {
@@ -106,10 +112,19 @@ impl Store {
                 written.height
             )));
         }
-        self.write_synced(self.batch(commit)?)?;
-        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        current.durable = written;
-        current.staged.forget(written.height);
+        let (batch, step) = self.batch(commit, &checkpoint)?;
+        self.indexer.check()?;
+        let ids = Arc::new(Ids::of(written.height, commit.receipts));
+        // Found from now on, and told to nobody before the block is durable.
+        Arc::make_mut(&mut self.durable_mut().waiting).push(ids);
+        self.write_synced(batch)?;
+        checkpoint.take(&step);
+        let waiting = {
+            let mut durable = self.durable_mut();
+            durable.head = written;
+            Arc::clone(&durable.waiting)
+        };
+        self.indexer.offer(waiting);
         Ok(())
     }
 
@@ -152,12 +167,14 @@ impl Store {
     pub(super) fn write_synced(&self, batch: WriteBatch) -> Result<(), StoreError> {
         let mut options = WriteOptions::default();
         options.set_sync(true);
-        // The keys of a batch ascend within each family: each finds its place beside the one before.
-        options.set_memtable_insert_hint_per_batch(true);
         Ok(self.db.write_opt(batch, &options)?)
     }
 
-    fn batch(&self, commit: &CommitBatch<'_>) -> Result<WriteBatch, StoreError> {
+    fn batch(
+        &self,
+        commit: &CommitBatch<'_>,
+        checkpoint: &Checkpoint,
+    ) -> Result<(WriteBatch, Step), StoreError> {
         let header = &commit.block.block().header;
         let key = keys::height_key(header.height);
         let (header_bytes, body) = commit.block.header_and_body();
@@ -171,7 +188,10 @@ impl Store {
         batch.put_cf(self.column(Family::Body), key, body);
         batch.put_cf(self.column(Family::Certificate), key, &certificate);
         batch.put_cf(self.column(Family::Receipts), key, &receipts);
-        self.add_state(&mut batch, header.height, commit.writes);
+        batch.put_cf(self.column(Family::Meta), keys::META_HEAD, key);
+        batch.put_cf(self.column(Family::Diff), key, diff::encode(commit.writes));
+        self.add_long_records(&mut batch, commit.writes);
+        let step = self.add_piece(&mut batch, commit, checkpoint)?;
         self.add_index(&mut batch, commit);
         for blob in commit.blobs {
             let hash = blob.hash();
@@ -181,23 +201,47 @@ impl Store {
             let key = keys::undecided_key(header.height, round, &block);
             batch.delete_cf(self.column(Family::Undecided), key);
         }
-        Ok(batch)
+        Ok((batch, step))
     }
 
-    pub(super) fn add_state(&self, batch: &mut WriteBatch, height: Height, writes: &WriteSet) {
+    pub(super) fn add_long_records(&self, batch: &mut WriteBatch, writes: &WriteSet) {
+        let is_long = |bytes: &&RecordBytes| bytes.len() > INLINE_MAX;
         let state = self.column(Family::State);
         for write in &writes.writes {
-            match &write.new {
-                Some(value) => batch.put_cf(state, write.key, value),
-                None => batch.delete_cf(state, write.key),
+            if let Some(bytes) = write.new.as_ref().filter(is_long) {
+                batch.put_cf(state, write.key, bytes);
+            } else if write.old.as_ref().is_some_and(|old| is_long(&old)) {
+                batch.delete_cf(state, write.key);
             }
         }
-        batch.put_cf(state, keys::APPLIED_HEIGHT, keys::height_key(height));
-        let diffs = self.column(Family::Diff);
-        batch.put_cf(diffs, keys::height_key(height), diff::encode(writes));
-        if let Some(old) = height.get().checked_sub(DIFFS_KEPT) {
-            batch.delete_cf(diffs, keys::height_key(Height::new(old)));
+    }
+
+    /// Adds the next piece of the state, as it is after the block, and removes what it replaces.
+    fn add_piece(
+        &self,
+        batch: &mut WriteBatch,
+        commit: &CommitBatch<'_>,
+        checkpoint: &Checkpoint,
+    ) -> Result<Step, StoreError> {
+        let height = commit.head().height;
+        let from = checkpoint.next();
+        let most = piece_leaves(commit.writes.writes.len());
+        let Stretch { leaves, until } = self.current().stretch_at(height, &from, most);
+        let step = checkpoint.plan(height, 0, from, until)?;
+        let piece = Piece {
+            from,
+            until,
+            leaves,
+        };
+        let pieces = self.column(Family::Checkpoint);
+        batch.put_cf(pieces, keys::piece_key(height, 0), piece.encode());
+        for key in &step.pieces_gone {
+            batch.delete_cf(pieces, key);
         }
+        for height in &step.diffs_gone {
+            batch.delete_cf(self.column(Family::Diff), keys::height_key(*height));
+        }
+        Ok(step)
     }
 
     fn add_index(&self, batch: &mut WriteBatch, commit: &CommitBatch<'_>) {
@@ -211,20 +255,16 @@ impl Store {
             .transactions
             .iter()
             .zip(commit.receipts);
-        let mut positions = Vec::with_capacity(commit.receipts.len());
         for (number, (signed, receipt)) in (0_u32..).zip(pairs) {
             let position = (height, number);
-            let id = receipt.transaction;
-            positions.push((id, position));
             let submits = matches!(signed.transaction.action, Action::SubmitTask(_));
             if submits && receipt.outcome == Outcome::Applied {
-                batch.put_cf(index, keys::under(keys::tasks_prefix(), position), id);
+                batch.put_cf(
+                    index,
+                    keys::under(keys::tasks_prefix(), position),
+                    receipt.transaction,
+                );
             }
-        }
-        positions.sort_unstable();
-        for (id, position) in positions {
-            let key = keys::transaction_index(&id);
-            batch.put_cf(index, key, keys::position_bytes(position));
         }
     }
 }

@@ -11,7 +11,7 @@ use proofmill_chain::types::units::Height;
 use rocksdb::{DB, DBRecoveryMode, Options};
 
 use super::keys::{self, Family};
-use super::view::CERTIFICATE_BYTES_MAX;
+use super::view::{CERTIFICATE_BYTES_MAX, parse_head};
 use super::{StoreError, open};
 
 /// A data directory as it was when this was opened.
@@ -50,9 +50,7 @@ impl History {
     /// # Errors
     /// When it cannot be read.
     pub fn head(&self) -> Result<Height, StoreError> {
-        self.get(Family::State, keys::APPLIED_HEIGHT)?
-            .and_then(|bytes| keys::parse_height(&bytes))
-            .ok_or_else(|| StoreError::corrupt("the state does not say which height it is of"))
+        parse_head(self.get(Family::Meta, keys::META_HEAD)?)
     }
 
     /// A block's encoding: its header, then its body.

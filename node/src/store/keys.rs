@@ -7,10 +7,14 @@ use proofmill_chain::types::units::{Height, Round};
 pub type Position = (Height, u32);
 
 /// The layout that this version writes.
-pub(super) const SCHEMA_VERSION: u32 = 2;
+pub(super) const SCHEMA_VERSION: u32 = 3;
 
-/// In `state`, beside the 32-byte tree keys: the height whose block the state includes.
-pub(super) const APPLIED_HEIGHT: &[u8] = b"applied_height";
+/// In `meta`: the height of the last block.
+pub(super) const META_HEAD: &[u8] = b"head";
+/// In `transactions`, beside the 32-byte ids: the height of the last block whose transactions are in.
+pub(super) const INDEXED_HEIGHT: &[u8] = b"indexed_height";
+/// Bytes of a position, which is also the key of a piece of the state.
+pub(super) const POSITION_BYTES: usize = 12;
 
 /// In `meta`: the layout.
 pub(super) const META_SCHEMA: &[u8] = b"schema";
@@ -22,33 +26,36 @@ pub(super) const META_CHAIN_ID: &[u8] = b"chain_id";
 const META_USER: &[u8] = b"user/";
 
 const INDEX_BLOCK: u8 = b'b';
-const INDEX_TRANSACTION: u8 = b't';
 const INDEX_TASK: u8 = b'k';
 
 /// A column family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Family {
     State,
+    Checkpoint,
     Diff,
     Header,
     Body,
     Receipts,
     Certificate,
     Index,
+    Transactions,
     Undecided,
     Blob,
     Meta,
 }
 
 impl Family {
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::State,
+        Self::Checkpoint,
         Self::Diff,
         Self::Header,
         Self::Body,
         Self::Receipts,
         Self::Certificate,
         Self::Index,
+        Self::Transactions,
         Self::Undecided,
         Self::Blob,
         Self::Meta,
@@ -57,12 +64,14 @@ impl Family {
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::State => "state",
+            Self::Checkpoint => "checkpoint",
             Self::Diff => "diff",
             Self::Header => "header",
             Self::Body => "body",
             Self::Receipts => "receipts",
             Self::Certificate => "certificate",
             Self::Index => "index",
+            Self::Transactions => "transactions",
             Self::Undecided => "undecided",
             Self::Blob => "blob",
             Self::Meta => "meta",
@@ -82,8 +91,8 @@ pub(super) fn parse_height(bytes: &[u8]) -> Option<Height> {
         .map(Height::new)
 }
 
-pub(super) fn position_bytes((height, index): Position) -> [u8; 12] {
-    let mut bytes = [0; 12];
+pub(super) fn position_bytes((height, index): Position) -> [u8; POSITION_BYTES] {
+    let mut bytes = [0; POSITION_BYTES];
     bytes[..8].copy_from_slice(&height_key(height));
     bytes[8..].copy_from_slice(&index.to_be_bytes());
     bytes
@@ -95,16 +104,16 @@ pub(super) fn parse_position(bytes: &[u8]) -> Option<Position> {
     Some((parse_height(height)?, index))
 }
 
+pub(super) fn piece_key(height: Height, number: u32) -> [u8; POSITION_BYTES] {
+    position_bytes((height, number))
+}
+
 pub(super) fn parse_hash(bytes: &[u8]) -> Option<Hash> {
     bytes.try_into().ok().map(Hash::new)
 }
 
 pub(super) fn block_index(block: &Hash) -> Vec<u8> {
     tagged(INDEX_BLOCK, &[block.as_ref()])
-}
-
-pub(super) fn transaction_index(transaction: &Hash) -> Vec<u8> {
-    tagged(INDEX_TRANSACTION, &[transaction.as_ref()])
 }
 
 /// Where all tasks stand, in the order of their submission.

@@ -5,18 +5,18 @@ use std::io;
 use std::path::Path;
 
 use proofmill_chain::state::overlay::WriteSet;
-use proofmill_chain::tree::{LeafValue, Tree, TreeError};
+use proofmill_chain::tree::LeafValue;
 use proofmill_chain::types::genesis::Genesis;
 use proofmill_chain::types::hash::Hash;
 use proofmill_chain::types::units::Height;
-use rayon::prelude::{IntoParallelIterator, ParallelIterator};
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
-    IteratorMode, Options, ReadOptions, WriteBatch,
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompactionStyle, DBCompressionType,
+    DBRecoveryMode, IteratorMode, Options, WriteBatch,
 };
 
+use super::checkpoint::{PIECE_LEAVES_MAX, Piece};
 use super::keys::{self, Family};
-use super::{Head, Store, StoreError};
+use super::{Store, StoreError};
 
 /// Most files that RocksDB keeps open.
 pub const FILES_OPEN_MAX: i32 = 256;
@@ -29,8 +29,6 @@ const LOG_BYTES_MAX: u64 = 512 << 20;
 /// RocksDB's own diary, which is for its developers.
 const DIARY_FILES_KEPT: usize = 4;
 const DIARY_BYTES_MAX: usize = 4 << 20;
-/// Read ahead in the scan of the state.
-const SCAN_READAHEAD_BYTES: usize = 2 << 20;
 /// Bits per key of the filters that spare reads of absent keys.
 const FILTER_BITS: f64 = 10.0;
 
@@ -45,8 +43,15 @@ pub(super) fn open_database(path: &Path) -> Result<DB, StoreError> {
         fs::create_dir_all(path).map_err(|error| io_error(path, &error))?;
     }
     let cache = Cache::new_lru_cache(CACHE_BYTES);
-    let families = Family::ALL
-        .map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(&cache)));
+    let families = Family::ALL.map(|family| {
+        let mut options = family_options(&cache);
+        if family == Family::Transactions {
+            // Its tables are large, never change and span all keys: to write each again for every
+            // level would cost more than to look into some more of them.
+            options.set_compaction_style(DBCompactionStyle::Universal);
+        }
+        ColumnFamilyDescriptor::new(family.name(), options)
+    });
     DB::open_cf_descriptors(&database_options(existing), path, families)
         .map_err(|error| StoreError::from_open(error.as_ref(), path, existing))
 }
@@ -142,22 +147,22 @@ pub(super) fn check_identity(
     Ok(Some(()))
 }
 
+/// Options of a table that is made for the family of transactions.
+pub(super) fn transactions_options() -> Options {
+    family_options(&Cache::new_lru_cache(0))
+}
+
 impl Store {
     /// Writes genesis into a new directory, or checks that the directory is this chain's.
-    pub(super) fn settle(
-        &self,
-        path: &Path,
-        genesis: &Genesis,
-        writes: &WriteSet,
-    ) -> Result<(), StoreError> {
+    pub(super) fn settle(&self, path: &Path, genesis: &Genesis) -> Result<(), StoreError> {
         let meta = |key: &[u8]| self.latest().get(Family::Meta, key);
         match check_identity(path, self.genesis.hash, meta)? {
             Some(()) => Ok(()),
-            None => self.lay_genesis(genesis, writes),
+            None => self.lay_genesis(genesis),
         }
     }
 
-    fn lay_genesis(&self, genesis: &Genesis, writes: &WriteSet) -> Result<(), StoreError> {
+    fn lay_genesis(&self, genesis: &Genesis) -> Result<(), StoreError> {
         for family in Family::ALL {
             let mut entries = self
                 .db
@@ -169,111 +174,37 @@ impl Store {
                 )));
             }
         }
+        let writes = genesis.state()?;
         let meta = self.column(Family::Meta);
         let mut batch = WriteBatch::default();
         batch.put_cf(meta, keys::META_SCHEMA, keys::SCHEMA_VERSION.to_be_bytes());
         batch.put_cf(meta, keys::META_GENESIS, self.genesis.hash);
         batch.put_cf(meta, keys::META_CHAIN_ID, genesis.chain_id.as_bytes());
-        self.add_state(&mut batch, Height::ZERO, writes);
+        batch.put_cf(meta, keys::META_HEAD, keys::height_key(Height::ZERO));
+        self.add_long_records(&mut batch, &writes);
+        let pieces = self.column(Family::Checkpoint);
+        for (number, piece) in (0..).zip(genesis_pieces(&writes)) {
+            let key = keys::piece_key(Height::ZERO, number);
+            batch.put_cf(pieces, key, piece.encode());
+        }
         self.write_synced(batch)
     }
+}
 
-    /// Checks that the head is whole and that the state is the one its header commits to.
-    pub(super) fn verify(&self, genesis_root: Hash) -> Result<(Head, Tree), StoreError> {
-        let view = self.latest();
-        let head = view.head()?;
-        let root = if head.height == Height::ZERO {
-            genesis_root
-        } else {
-            self.verify_block(head)?
-        };
-        let above = keys::height_key(head.height.next());
-        for family in [Family::Header, Family::Body, Family::Certificate] {
-            if view.get(family, &above)?.is_some() {
-                return Err(StoreError::corrupt(format!(
-                    "{} {} stands above the state's height {}",
-                    family.name(),
-                    head.height.next(),
-                    head.height
-                )));
-            }
+/// The whole state of genesis in pieces.
+fn genesis_pieces(writes: &WriteSet) -> impl Iterator<Item = Piece> {
+    let chunks = writes.writes.chunks(PIECE_LEAVES_MAX);
+    let firsts = chunks.clone().map(|chunk| chunk[0].key);
+    let ends = firsts.skip(1).map(Some).chain([None]);
+    let mut from = Hash::ZERO;
+    chunks.zip(ends).map(move |(chunk, until)| {
+        let leaves = chunk
+            .iter()
+            .filter_map(|write| Some((write.key, LeafValue::of(write.new.as_deref()?))));
+        Piece {
+            from: core::mem::replace(&mut from, until.unwrap_or(Hash::ZERO)),
+            until,
+            leaves: leaves.collect(),
         }
-        let tree = self.rebuild_tree()?;
-        if tree.root() != root {
-            return Err(StoreError::corrupt(format!(
-                "the state at height {} has root {}, expected {root}",
-                head.height,
-                tree.root()
-            )));
-        }
-        Ok((head, tree))
-    }
-
-    /// The state root of the head, whose pieces must all be there.
-    fn verify_block(&self, head: Head) -> Result<Hash, StoreError> {
-        let view = self.latest();
-        let missing = |what: &str| {
-            StoreError::corrupt(format!("{what} of height {} is missing", head.height))
-        };
-        let block = view
-            .block(head.height)?
-            .ok_or_else(|| missing("the block"))?;
-        let certificate = view
-            .certificate(head.height)?
-            .ok_or_else(|| missing("the certificate"))?;
-        let receipts = view
-            .receipts(head.height)?
-            .ok_or_else(|| missing("the list of receipts"))?;
-        if certificate.block != head.hash || block.header.hash() != head.hash {
-            return Err(StoreError::corrupt(format!(
-                "the certificate of height {} is for {}, the header is {}",
-                head.height, certificate.block, head.hash
-            )));
-        }
-        if receipts.len() != block.transactions.len() {
-            return Err(StoreError::corrupt(format!(
-                "height {} has {} receipts for {} transactions",
-                head.height,
-                receipts.len(),
-                block.transactions.len()
-            )));
-        }
-        if view.height_of(&head.hash)? != Some(head.height) {
-            return Err(missing("the index entry"));
-        }
-        Ok(block.header.state_root)
-    }
-
-    fn rebuild_tree(&self) -> Result<Tree, StoreError> {
-        let parts: Vec<_> = (0..=u8::MAX)
-            .into_par_iter()
-            .map(|first| self.leaves(first))
-            .collect::<Result<_, _>>()?;
-        let refused = |error: TreeError| StoreError::corrupt(error.to_string());
-        Tree::from_leaves(&parts.concat()).map_err(refused)
-    }
-
-    /// The leaves whose key begins with a byte.
-    fn leaves(&self, first: u8) -> Result<Vec<(Hash, LeafValue)>, StoreError> {
-        let mut options = ReadOptions::default();
-        options.fill_cache(false);
-        options.set_readahead_size(SCAN_READAHEAD_BYTES);
-        options.set_iterate_lower_bound([first]);
-        if let Some(next) = first.checked_add(1) {
-            options.set_iterate_upper_bound([next]);
-        }
-        let entries =
-            self.db
-                .iterator_cf_opt(self.column(Family::State), options, IteratorMode::Start);
-        let mut leaves = Vec::new();
-        for entry in entries {
-            let (key, value) = entry?;
-            if *key != *keys::APPLIED_HEIGHT {
-                let key = keys::parse_hash(&key)
-                    .ok_or_else(|| StoreError::corrupt("a key of the state has another length"))?;
-                leaves.push((key, LeafValue::of(&value)));
-            }
-        }
-        Ok(leaves)
-    }
+    })
 }

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use proofmill_chain::codec::{self, decode};
 use proofmill_chain::state::StateError;
-use proofmill_chain::state::overlay::WriteSet;
 use proofmill_chain::state::reader::StateReader;
+use proofmill_chain::tree::{LeafValue, Lookup};
 use proofmill_chain::types::block::{BLOCK_BYTES_MAX, Block, Certificate, Header};
 use proofmill_chain::types::hash::Hash;
 use proofmill_chain::types::receipt::Receipt;
@@ -14,7 +14,9 @@ use rocksdb::{Direction, IteratorMode, Snapshot};
 use serde::de::DeserializeOwned;
 
 use super::keys::{self, Family, Position};
-use super::{Head, Store, StoreError, diff};
+use super::state::long_record;
+use super::transactions::{self, Waiting};
+use super::{Head, Store, StoreError};
 
 /// Largest encoded header.
 pub(super) const HEADER_BYTES_MAX: usize = 4096;
@@ -28,26 +30,56 @@ pub const LISTING_MAX: usize = 1000;
 /// A proposal seen and not decided: its round, the block's hash, and the bytes that were kept.
 pub type Undecided = (Round, Hash, Vec<u8>);
 
+/// Leaves that a scan of the state takes at a time.
+const SCAN_LEAVES: usize = 4096;
+
 /// The store at one moment: everything read through a view belongs to the same head.
+///
+/// What blocks change while a view lives is kept in memory for it, so it should not live for long.
 pub struct View<'a> {
     store: &'a Store,
     /// `None` reads whatever is newest.
-    snapshot: Option<Snapshot<'a>>,
+    moment: Option<Moment<'a>>,
+}
+
+struct Moment<'a> {
+    snapshot: Snapshot<'a>,
+    height: Height,
+    waiting: Waiting,
 }
 
 impl<'a> View<'a> {
     pub(super) const fn latest(store: &'a Store) -> Self {
         Self {
             store,
-            snapshot: None,
+            moment: None,
         }
     }
 
-    pub(super) fn now(store: &'a Store) -> Self {
-        Self {
+    pub(super) fn now(store: &'a Store) -> Result<Self, StoreError> {
+        // While these are held nothing is forgotten, neither changes nor transactions.
+        let _changes = store.current();
+        let durable = store.durable();
+        let snapshot = store.db.snapshot();
+        let height = parse_head(snapshot.get_cf(store.column(Family::Meta), keys::META_HEAD)?)?;
+        store.viewers.enter(height);
+        let waiting = Waiting::clone(&durable.waiting);
+        Ok(Self {
             store,
-            snapshot: Some(store.db.snapshot()),
-        }
+            moment: Some(Moment {
+                snapshot,
+                height,
+                waiting,
+            }),
+        })
+    }
+
+    /// The height of the last committed block.
+    ///
+    /// # Errors
+    /// When the store cannot be read or is damaged.
+    pub(super) fn head_height(&self) -> Result<Height, StoreError> {
+        parse_head(self.get(Family::Meta, keys::META_HEAD)?)
     }
 
     /// The last committed block; genesis when there is none.
@@ -55,10 +87,7 @@ impl<'a> View<'a> {
     /// # Errors
     /// When the store cannot be read or is damaged.
     pub fn head(&self) -> Result<Head, StoreError> {
-        let height = self
-            .get(Family::State, keys::APPLIED_HEIGHT)?
-            .and_then(|bytes| keys::parse_height(&bytes))
-            .ok_or_else(|| StoreError::corrupt("the state does not say which height it is of"))?;
+        let height = self.head_height()?;
         if height == Height::ZERO {
             return Ok(self.store.genesis);
         }
@@ -125,20 +154,6 @@ impl<'a> View<'a> {
         self.record::<_, RECEIPTS_BYTES_MAX>(Family::Receipts, height)
     }
 
-    /// What a block changed in the state; kept for the last [`super::DIFFS_KEPT`] heights.
-    ///
-    /// # Errors
-    /// When the store cannot be read or is damaged.
-    pub fn writes(&self, height: Height) -> Result<Option<WriteSet>, StoreError> {
-        self.get(Family::Diff, &keys::height_key(height))?
-            .map(|bytes| {
-                diff::decode(&bytes).map_err(|error| {
-                    StoreError::undecodable(&format!("diff of height {height}"), &error)
-                })
-            })
-            .transpose()
-    }
-
     /// The height of the block with this hash.
     ///
     /// # Errors
@@ -154,7 +169,17 @@ impl<'a> View<'a> {
     /// # Errors
     /// When the store cannot be read or is damaged.
     pub fn transaction_at(&self, id: &Hash) -> Result<Option<Position>, StoreError> {
-        self.get(Family::Index, &keys::transaction_index(id))?
+        let waiting = match &self.moment {
+            Some(moment) => transactions::find(&moment.waiting, id, moment.height),
+            None => {
+                let durable = self.store.durable();
+                transactions::find(&durable.waiting, id, durable.head.height)
+            }
+        };
+        if waiting.is_some() {
+            return Ok(waiting);
+        }
+        self.get(Family::Transactions, id.as_ref())?
             .map(|bytes| keys::parse_position(&bytes).ok_or_else(damaged_index))
             .transpose()
     }
@@ -228,24 +253,44 @@ impl<'a> View<'a> {
     /// # Errors
     /// When the store cannot be read or is damaged.
     pub fn scan_state(&self, mut each: impl FnMut(Hash, &[u8])) -> Result<(), StoreError> {
-        for entry in self.iterate(Family::State, &[], Direction::Forward) {
-            let (key, value) = entry?;
-            if *key != *keys::APPLIED_HEIGHT {
-                let key = keys::parse_hash(&key)
-                    .ok_or_else(|| StoreError::corrupt("a key of the state has another length"))?;
-                each(key, &value);
+        let mut from = Some(Hash::ZERO);
+        while let Some(start) = from {
+            let stretch = {
+                let current = self.store.current();
+                current.stretch_at(self.height(), &start, SCAN_LEAVES)
+            };
+            for (key, value) in &stretch.leaves {
+                match value.lookup() {
+                    Lookup::Absent => {}
+                    Lookup::Inline(bytes) => each(*key, bytes),
+                    Lookup::Elsewhere(hash) => each(*key, &self.long(key, hash)?),
+                }
             }
+            from = stretch.until;
         }
         Ok(())
     }
 
     pub(super) fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let column = self.store.column(family);
-        let value = match &self.snapshot {
-            Some(snapshot) => snapshot.get_cf(column, key),
+        let value = match &self.moment {
+            Some(moment) => moment.snapshot.get_cf(column, key),
             None => self.store.db.get_cf(column, key),
         };
         Ok(value?)
+    }
+
+    /// The block that the view's state is after.
+    fn height(&self) -> Height {
+        match &self.moment {
+            Some(moment) => moment.height,
+            None => self.store.durable_head().height,
+        }
+    }
+
+    fn long(&self, key: &Hash, expected: Hash) -> Result<Vec<u8>, StoreError> {
+        let found = self.get(Family::State, key.as_ref())?;
+        long_record(key, found, expected).map_err(|error| StoreError::corrupt(error.to_string()))
     }
 
     fn iterate(
@@ -256,8 +301,8 @@ impl<'a> View<'a> {
     ) -> rocksdb::DBIterator<'_> {
         let column = self.store.column(family);
         let mode = IteratorMode::From(start, direction);
-        match &self.snapshot {
-            Some(snapshot) => snapshot.iterator_cf(column, mode),
+        match &self.moment {
+            Some(moment) => moment.snapshot.iterator_cf(column, mode),
             None => self.store.db.iterator_cf(column, mode),
         }
     }
@@ -308,8 +353,34 @@ impl<'a> View<'a> {
 
 impl StateReader for View<'_> {
     fn read(&self, key: &Hash) -> Result<Option<Cow<'_, [u8]>>, StateError> {
-        Ok(self.get(Family::State, key.as_ref())?.map(Cow::Owned))
+        let value = {
+            let current = self.store.current();
+            current.read_at(self.height(), key)
+        };
+        let bytes = match value.as_ref().map(LeafValue::lookup) {
+            None | Some(Lookup::Absent) => return Ok(None),
+            Some(Lookup::Inline(bytes)) => bytes.to_vec(),
+            Some(Lookup::Elsewhere(hash)) => {
+                let found = self.get(Family::State, key.as_ref())?;
+                long_record(key, found, hash)?
+            }
+        };
+        Ok(Some(Cow::Owned(bytes)))
     }
+}
+
+impl Drop for View<'_> {
+    fn drop(&mut self) {
+        if let Some(moment) = &self.moment {
+            self.store.viewers.leave(moment.height);
+        }
+    }
+}
+
+pub(super) fn parse_head(bytes: Option<Vec<u8>>) -> Result<Height, StoreError> {
+    bytes
+        .and_then(|bytes| keys::parse_height(&bytes))
+        .ok_or_else(|| StoreError::corrupt("the database does not say which block is its head"))
 }
 
 fn damaged_index() -> StoreError {

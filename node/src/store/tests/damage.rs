@@ -4,12 +4,14 @@ use std::fs::{self, OpenOptions};
 use std::io::{Seek, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
+use proofmill_chain::tree::LeafValue;
 use proofmill_chain::types::hash::Hash;
 use proofmill_chain::types::units::Height;
 use rocksdb::{DB, Options};
 
 use super::{folder, open, refused, store_of};
 use crate::store::StoreError;
+use crate::store::checkpoint::Piece;
 use crate::store::keys::{self, Family};
 
 fn raw(path: &Path) -> DB {
@@ -35,17 +37,87 @@ fn assert_damage(error: &StoreError, part: &str) {
 }
 
 #[test]
-fn a_changed_state_value_is_refused() {
+fn a_changed_record_is_refused() {
+    let long = Hash::of("made", &[&2_u64.to_le_bytes()]);
+    let stranger = Hash::of("stranger", &[]);
+    for (key, value, part) in [
+        (
+            long,
+            Some(&b"forged"[..]),
+            "is not the one that the state has",
+        ),
+        (
+            stranger,
+            Some(b"forged"),
+            "is not the one that the state has",
+        ),
+        (long, None, "long records, the state has"),
+    ] {
+        let folder = folder();
+        drop(store_of(folder.path(), 2));
+        put_raw(folder.path(), Family::State, key, value);
+        assert_damage(&refused(folder.path()), part);
+    }
+}
+
+#[test]
+fn a_changed_or_missing_piece_of_the_state_is_refused() {
+    let forged = |from: Hash, until, value: &[u8]| {
+        let leaves = vec![(Hash::of("counter", &[]), LeafValue::of(value))];
+        let piece = Piece {
+            from,
+            until,
+            leaves,
+        };
+        piece.encode()
+    };
+    let one = keys::piece_key(Height::new(1), 0);
+    let (zero, all) = (Hash::ZERO, forged(Hash::ZERO, None, b"forged"));
+    for (key, value, part) in [
+        // Genesis whole, forged.
+        (keys::piece_key(Height::ZERO, 0), Some(&all[..]), "has root"),
+        (keys::piece_key(Height::ZERO, 0), None, "is missing"),
+        (one, None, "does not follow"),
+        (one, Some(&all[..40]), "does not decode"),
+        (
+            one,
+            Some(&forged(zero, Some(zero), b"")[..]),
+            "does not follow",
+        ),
+        (
+            keys::piece_key(Height::new(9), 0),
+            Some(&all[..]),
+            "is of height 9",
+        ),
+    ] {
+        let folder = folder();
+        drop(store_of(folder.path(), 2));
+        put_raw(folder.path(), Family::Checkpoint, key, value);
+        assert_damage(&refused(folder.path()), part);
+    }
     let folder = folder();
-    drop(store_of(folder.path(), 2));
-    let counter = Hash::of("counter", &[]);
-    put_raw(folder.path(), Family::State, counter, Some(b"forged"));
-    assert_damage(&refused(folder.path()), "has root");
-    // Genesis is held to its root too.
-    let folder = self::folder();
     drop(open(folder.path()).expect("it opens"));
-    put_raw(folder.path(), Family::State, counter, Some(b"forged"));
+    let genesis = keys::piece_key(Height::ZERO, 0);
+    put_raw(folder.path(), Family::Checkpoint, genesis, Some(&all));
     assert_damage(&refused(folder.path()), "has root");
+}
+
+#[test]
+fn a_changed_or_missing_diff_is_refused() {
+    for (value, part) in [
+        (None, "the changes of height 2 are missing"),
+        (
+            Some(&[1, 2, 3][..]),
+            "the changes of height 2 do not decode",
+        ),
+        (Some(&[][..]), "has root"),
+    ] {
+        let folder = folder();
+        drop(store_of(folder.path(), 2));
+        let two = keys::height_key(Height::new(2));
+        put_raw(folder.path(), Family::Diff, two, value);
+        assert_damage(&refused(folder.path()), part);
+    }
 }
 
 #[test]
@@ -70,17 +142,12 @@ fn a_missing_piece_of_the_head_is_refused() {
     }
     let folder = folder();
     drop(store_of(folder.path(), 2));
-    put_raw(folder.path(), Family::State, keys::APPLIED_HEIGHT, None);
-    assert_damage(&refused(folder.path()), "does not say which height");
+    put_raw(folder.path(), Family::Meta, keys::META_HEAD, None);
+    assert_damage(&refused(folder.path()), "does not say which block");
     let folder = self::folder();
     drop(store_of(folder.path(), 2));
     let one = keys::height_key(Height::new(1));
-    put_raw(
-        folder.path(),
-        Family::State,
-        keys::APPLIED_HEIGHT,
-        Some(&one),
-    );
+    put_raw(folder.path(), Family::Meta, keys::META_HEAD, Some(&one));
     assert_damage(&refused(folder.path()), "stands above");
 }
 
