@@ -94,6 +94,9 @@ pub enum BenchError {
     /// A reference refuses signatures that the chain takes: one of the two is wrong.
     #[error("the reference `{0}` refuses signatures that the block path takes")]
     Reference(&'static str),
+    /// The store is another one after it was closed and opened: a bug.
+    #[error("the store that was closed and opened again has another head")]
+    Restart,
     /// No such baseline.
     #[error("no baseline `{name}` in {}: {}", .place.display(), there(.known))]
     NoBaseline {
@@ -242,6 +245,7 @@ pub fn verify(options: &Options, place: &Path, watch: Watch<'_>) -> Result<Repor
         measured.segments.push(segment);
         watch(Work::Blocks, blocks.saturating_add(done), total);
     }
+    measured.restart = stream.restart(&chain, rig.pool())?;
     Ok(Report::of(options, &measured))
 }
 

@@ -79,6 +79,8 @@ pub struct Measured {
     pub commits: Vec<f64>,
     /// The stream, segment after segment.
     pub segments: Vec<Segment>,
+    /// Opening the stream's store again, microseconds.
+    pub restart: f64,
     /// By block: how many signatures it has.
     pub signatures: Vec<usize>,
     /// By block: its bytes.

@@ -107,6 +107,9 @@ pub struct Report {
     pub ratios_spread: BTreeMap<String, [f64; 3]>,
     /// The new state root alone, milliseconds, in the median block.
     pub root_ms: f64,
+    /// Opening the store again with the whole state and its root, milliseconds.
+    #[serde(default)]
+    pub restart_ms: f64,
 }
 
 impl Report {
@@ -175,6 +178,7 @@ impl Report {
             ratios,
             ratios_spread,
             root_ms: Figures::of(each(|pair| pair.root / 1e3)).median,
+            restart_ms: measured.restart / 1e3,
         }
     }
 

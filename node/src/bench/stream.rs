@@ -3,7 +3,7 @@
 //! The blocks come from a chain that is ahead; a second store follows it. A segment of the stream ends
 //! when its last block is durable, so the one write that nothing runs beside is counted in.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
 use proofmill_chain::pipeline::{SealedBlock, validate};
@@ -38,6 +38,7 @@ pub struct Segment {
 
 /// A store that follows a chain.
 pub struct Stream {
+    place: PathBuf,
     ledger: Ledger,
 }
 
@@ -48,7 +49,10 @@ impl Stream {
     /// When the directory cannot be used.
     pub fn start(place: &Path, chain: &Chain) -> Result<Self, BenchError> {
         let ledger = Ledger::open(place, chain.workload().genesis())?;
-        Ok(Self { ledger })
+        Ok(Self {
+            place: place.to_owned(),
+            ledger,
+        })
     }
 
     /// Takes blocks in without measuring.
@@ -57,6 +61,23 @@ impl Stream {
     /// When one is not valid or the disk fails.
     pub fn follow(&self, blocks: &[Made], pool: &ThreadPool) -> Result<(), BenchError> {
         run(&self.ledger, blocks, pool)
+    }
+
+    /// Closes the store, and opens it again from what is on the disk: every part of the state read, the
+    /// tree built, its root compared with the header's. Gives the microseconds of opening.
+    ///
+    /// # Errors
+    /// When it does not come back as it was.
+    pub fn restart(self, chain: &Chain, pool: &ThreadPool) -> Result<f64, BenchError> {
+        let Self { place, ledger } = self;
+        let head = ledger.head();
+        drop(ledger);
+        let genesis = chain.workload().genesis();
+        let (us, opened) = pool.install(|| timed(|| Ledger::open(&place, genesis)));
+        if opened?.head() != head {
+            return Err(BenchError::Restart);
+        }
+        Ok(us)
     }
 
     /// Has the chain make a segment's blocks, and measures them beside their reference.

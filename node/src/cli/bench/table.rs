@@ -39,8 +39,8 @@ pub(super) fn text(report: &Report, beside: Option<&Beside>) -> String {
     text.push_str(&ratios(report));
     text.push_str(&format!(
         "\nnew state root alone {:.1} ms; {:.0} transactions/s to the disk, {:.0} to the sealed \
-         block\n",
-        report.root_ms, report.tx_per_s, report.tx_per_s_sealed
+         block\nclosed and opened again, the whole state read and its root compared: {:.0} ms\n",
+        report.root_ms, report.tx_per_s, report.tx_per_s_sealed, report.restart_ms
     ));
     if let Some(beside) = beside {
         for difference in &beside.differences {

@@ -50,7 +50,10 @@ fn count(store: &Store, family: Family) -> usize {
     let entries = store
         .db
         .iterator_cf(store.column(family), rocksdb::IteratorMode::Start);
-    entries.map(|entry| entry.expect("readable")).count()
+    entries
+        .collect::<Result<Vec<_>, _>>()
+        .expect("readable")
+        .len()
 }
 
 #[test]
