@@ -7,7 +7,8 @@
 
 use sha2::{Digest, Sha256};
 
-use super::value::INLINE_MAX;
+use super::arena::Pair;
+use super::value::{INLINE_MAX, LeafValue};
 use crate::crypto::sha256::{Block, Engine};
 use crate::types::hash::Hash;
 
@@ -30,16 +31,13 @@ pub fn value_hash(value: &[u8]) -> Hash {
 
 /// The hash of a leaf, given the hash of its value.
 pub(super) fn leaf_hash(key: &Hash, value: &Hash) -> Hash {
-    let [hash] = Engine::fastest().hash_padded([&leaf_blocks(key, value)]);
+    let [hash] = leaf_hashes(Engine::fastest(), [(key, value)]);
     hash
 }
 
-/// The hash of an inner node, given those of its halves.
-pub(super) fn inner_hash(left: &Hash, right: &Hash) -> Hash {
-    let mut block = [0; 64];
-    block[..Hash::LEN].copy_from_slice(left.as_bytes());
-    block[Hash::LEN..].copy_from_slice(right.as_bytes());
-    let [hash] = Engine::fastest().hash_pairs([&block]);
+/// The hash of an inner node.
+pub(super) fn inner_hash(pair: &Pair) -> Hash {
+    let [hash] = Engine::fastest().hash_pairs([pair.bytes()]);
     hash
 }
 
@@ -47,6 +45,32 @@ pub(super) fn inner_hash(left: &Hash, right: &Hash) -> Hash {
 pub(super) fn short_value_hash(value: &[u8; INLINE_MAX], len: u8) -> Hash {
     let [hash] = Engine::fastest().hash_padded([&[value_block(value, len)]]);
     hash
+}
+
+/// The hashes of several leaves, given the hashes of their values.
+pub(super) fn leaf_hashes<const N: usize>(
+    engine: Engine,
+    leaves: [(&Hash, &Hash); N],
+) -> [Hash; N] {
+    let blocks = leaves.map(|(key, value)| leaf_blocks(key, value));
+    engine.hash_padded(blocks.each_ref().map(|blocks| &blocks[..]))
+}
+
+/// [`LeafValue::hash`] of several.
+pub(super) fn value_hashes<const N: usize>(engine: Engine, values: [&LeafValue; N]) -> [Hash; N] {
+    let blocks = values.map(|value| {
+        // Of a long value there is a hash already, and no length: what is computed is dropped.
+        let is_inline = value.is_inline();
+        let [value @ .., last] = value.payload();
+        [value_block(value, if is_inline { *last } else { 0 })]
+    });
+    let mut hashes = engine.hash_padded(blocks.each_ref().map(|block| &block[..]));
+    for (hash, value) in hashes.iter_mut().zip(values) {
+        if !value.is_inline() {
+            *hash = Hash::new(*value.payload());
+        }
+    }
+    hashes
 }
 
 /// What a leaf hashes, padded.
