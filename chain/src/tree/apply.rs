@@ -79,7 +79,8 @@ fn write_nodes(tree: &mut Tree, part: &Part, leaves: &[Link], tops: &[Link]) -> 
         if node.is_fork() {
             tree.pairs.put(*slot, *pair);
         }
-        tree.links.put(*slot, node.halves.map(link));
+        let [left, right] = node.halves;
+        tree.links.put(*slot, [link(left), link(right)]);
     }
     link(part.top)
 }

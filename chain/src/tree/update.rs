@@ -206,9 +206,9 @@ impl<'a> Builder<'a> {
         let node = &mut self.part.nodes[at];
         let mut pair = Pair::ZERO;
         if node.slot != NEW {
-            let halves = self.tree.links.get(node.slot);
-            node.halves = halves.map(Half::Base);
-            node.was_fork = is_fork(halves);
+            let [left, right] = *self.tree.links.get(node.slot);
+            node.halves = [Half::Base(left), Half::Base(right)];
+            node.was_fork = is_fork(&[left, right]);
             if node.was_fork {
                 pair = *self.tree.pairs.get(node.slot);
             }
