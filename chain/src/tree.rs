@@ -34,6 +34,7 @@ mod arena;
 mod hash;
 mod index;
 mod patch;
+mod prefetch;
 mod proof;
 mod scan;
 mod slots;
@@ -52,6 +53,7 @@ pub use self::patch::Patch;
 pub use self::proof::{PROOF_BYTES_MAX, PROOF_SIBLINGS_MAX, Proof, ProofLeaf};
 use self::slots::{InnerSlots, Slots};
 pub use self::value::{Change, INLINE_MAX, LeafValue, Lookup};
+use crate::crypto::sha256::Engine;
 use crate::types::hash::Hash;
 
 /// Keys that are read together on one thread.
@@ -198,7 +200,7 @@ impl Tree {
     /// to one key the last one counts. The result is the same on one thread and on many.
     #[must_use]
     pub fn update(&self, changes: &[Change]) -> Patch {
-        update::update(self, changes)
+        update::update(self, changes, Engine::fastest())
     }
 
     /// Makes a patch's changes, in time that the patch decides and not the tree.
@@ -216,14 +218,14 @@ impl Tree {
         let mut siblings = Vec::new();
         let mut link = self.top;
         while link.is_inner() {
-            let right = usize::from(bit(key, siblings.len()));
+            let right = bit(key, siblings.len());
             let halves = self.links.get(link.slot());
             siblings.push(if is_fork(halves) {
-                self.pairs.get(link.slot()).0[1 - right]
+                self.pairs.get(link.slot()).get(!right)
             } else {
-                self.inner_hash(halves[1 - right])
+                self.inner_hash(halves[usize::from(!right)])
             });
-            link = halves[right];
+            link = halves[usize::from(right)];
         }
         let leaf = (link.kind() == Kind::Leaf).then(|| {
             let leaf = self.leaves.get(link.slot());
@@ -269,14 +271,13 @@ impl Tree {
         while at.is_inner() {
             let halves = self.links.get(at.slot());
             if is_fork(halves) {
-                let Pair([left, right]) = self.pairs.get(at.slot());
-                let fork = hash::inner_hash(left, right);
+                let fork = hash::inner_hash(self.pairs.get(at.slot()));
                 return stems.iter().rev().fold(fork, |below, right| {
-                    if *right {
-                        hash::inner_hash(&Hash::ZERO, &below)
+                    hash::inner_hash(&if *right {
+                        Pair::new(&Hash::ZERO, &below)
                     } else {
-                        hash::inner_hash(&below, &Hash::ZERO)
-                    }
+                        Pair::new(&below, &Hash::ZERO)
+                    })
                 });
             }
             let right = halves[0] == Link::EMPTY;

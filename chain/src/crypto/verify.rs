@@ -10,7 +10,7 @@
 //! ```text
 //! Verifier ─▶ batch: chunks, coefficients, equations, and keys, a cache of their points
 //!               ├──▶ portable: curve25519-dalek and sha2
-//!               └──▶ wide: eight lanes of AVX-512 IFMA, found at run time; the only unsafe code
+//!               └──▶ wide: eight lanes of AVX-512 IFMA, found at run time; unsafe code
 //! ```
 
 mod batch;

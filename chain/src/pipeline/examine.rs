@@ -1,16 +1,18 @@
 //! What a block's transactions tell without the state and without their signatures.
 
-use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
+use rayon::iter::ParallelIterator;
+use rayon::slice::ParallelSlice;
 
 use super::{BlockError, Context, DecodedBlock};
 use crate::check::{BlockCheckError, TransactionError, check_form, key_error};
+use crate::crypto::sha256::Engine;
 use crate::merkle;
 use crate::state::accounts::Accounts;
 use crate::types::hash::{Hash, Signature};
-use crate::types::transaction::{Action, SignedTransaction, id_of_encoding};
+use crate::types::transaction::{Action, SignedTransaction, id_prefix};
 
 /// Transactions that one thread examines before the work is split.
-const TRANSACTIONS_PER_THREAD: usize = 64;
+const TRANSACTIONS_PER_THREAD: usize = 128;
 
 /// What is known of a transaction.
 #[derive(Clone, Debug)]
@@ -29,22 +31,35 @@ pub(super) fn examine(
     decoded: &DecodedBlock,
     context: &Context<'_>,
 ) -> Vec<(Examined, Result<(), TransactionError>)> {
-    decoded
+    let engine = Engine::fastest();
+    let (of_leaves, of_ids) = (merkle::leaf_prefix(), id_prefix(context.genesis));
+    let groups: Vec<Vec<_>> = decoded
         .transactions()
-        .par_iter()
-        .with_min_len(TRANSACTIONS_PER_THREAD)
-        .map(|(signed, bytes)| {
-            let leaf = merkle::leaf_hash(bytes);
-            let seen = context.seen.is_some_and(|seen| seen.contains(&leaf));
-            let examined = Examined {
-                id: id_of_encoding(context.genesis, unsigned_bytes(signed, bytes)),
-                bytes: bytes.len(),
-                leaf,
-                seen,
-            };
-            (examined, check_form(signed, bytes.len(), context.genesis))
+        .par_chunks(TRANSACTIONS_PER_THREAD)
+        .map(|group| {
+            let encodings: Vec<_> = group.iter().map(|(_, bytes)| *bytes).collect();
+            let unsigned: Vec<_> = group
+                .iter()
+                .map(|(signed, bytes)| unsigned_bytes(signed, bytes))
+                .collect();
+            let leaves = engine.hash_bodies(&of_leaves, &encodings);
+            let ids = engine.hash_bodies(&of_ids, &unsigned);
+            group
+                .iter()
+                .zip(leaves.into_iter().zip(ids))
+                .map(|((signed, bytes), (leaf, id))| {
+                    let examined = Examined {
+                        id,
+                        bytes: bytes.len(),
+                        leaf,
+                        seen: context.seen.is_some_and(|seen| seen.contains(&leaf)),
+                    };
+                    (examined, check_form(signed, bytes.len(), context.genesis))
+                })
+                .collect()
         })
-        .collect()
+        .collect();
+    groups.into_iter().flatten().collect()
 }
 
 /// The encoding of the unsigned transaction, which the signatures follow.

@@ -1,6 +1,6 @@
 //! How a patch becomes the tree: its nodes are written over those they replace.
 
-use super::arena::{Leaf, Link, Pair};
+use super::arena::{Leaf, Link};
 use super::patch::{Fate, Half, NEW, Part, Patch};
 use super::{Tree, TreeError};
 
@@ -36,6 +36,9 @@ pub(super) fn apply(tree: &mut Tree, patch: &Patch) -> Result<(), TreeError> {
 
 /// Writes a part's leaves and gives the links to them.
 fn write_leaves(tree: &mut Tree, part: &Part) -> Vec<Link> {
+    for leaf in &part.leaves {
+        tree.leaves.prefetch(leaf.slot);
+    }
     part.leaves
         .iter()
         .map(|leaf| {
@@ -55,10 +58,13 @@ fn write_nodes(tree: &mut Tree, part: &Part, leaves: &[Link], tops: &[Link]) -> 
     // New slots ascend with the depth, like the nodes: a walk down goes through memory one way.
     let mut slots = Vec::with_capacity(part.nodes.len());
     for node in &part.nodes {
-        slots.push(match node.slot {
+        let slot = match node.slot {
             NEW if node.fate == Fate::Live => tree.inner_slots.take(node.is_fork()),
             slot => slot,
-        });
+        };
+        tree.links.prefetch(slot);
+        tree.pairs.prefetch(slot);
+        slots.push(slot);
     }
     let link = |half| match half {
         Half::Base(link) => link,
@@ -66,14 +72,15 @@ fn write_nodes(tree: &mut Tree, part: &Part, leaves: &[Link], tops: &[Link]) -> 
         Half::Leaf(at) => leaves[at as usize],
         Half::Part(at) | Half::PartLeaf(at) => tops[at as usize],
     };
-    for (node, slot) in part.nodes.iter().zip(&slots) {
+    for ((node, pair), slot) in part.nodes.iter().zip(&part.pairs).zip(&slots) {
         if node.fate != Fate::Live {
             continue;
         }
         if node.is_fork() {
-            tree.pairs.put(*slot, Pair(node.hashes));
+            tree.pairs.put(*slot, *pair);
         }
-        tree.links.put(*slot, node.halves.map(link));
+        let [left, right] = node.halves;
+        tree.links.put(*slot, [link(left), link(right)]);
     }
     link(part.top)
 }

@@ -1,6 +1,8 @@
 //! Where the nodes of the tree live: numbered slots in chunks that never move.
 
+use super::prefetch::prefetch;
 use super::value::{LeafValue, Lookup, lookup};
+use crate::crypto::sha256::Block;
 use crate::types::hash::Hash;
 
 /// Slots in a chunk, as a power of two.
@@ -35,7 +37,7 @@ pub(super) struct Leaf {
 /// The hashes of a fork's halves: one line of the cache, and what the node hashes.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
-pub(super) struct Pair(pub(super) [Hash; 2]);
+pub(super) struct Pair(Block);
 
 /// Values by slot, in chunks that hold nothing until one of their slots is used.
 #[derive(Clone)]
@@ -101,6 +103,33 @@ impl Leaf {
     }
 }
 
+impl Pair {
+    pub(super) const ZERO: Self = Self([0; 64]);
+
+    pub(super) fn new(left: &Hash, right: &Hash) -> Self {
+        let mut pair = Self::ZERO;
+        pair.set(false, left);
+        pair.set(true, right);
+        pair
+    }
+
+    /// The hash of a half.
+    pub(super) fn get(&self, right: bool) -> Hash {
+        let (halves, _) = self.0.as_chunks::<{ Hash::LEN }>();
+        Hash::new(halves[usize::from(right)])
+    }
+
+    pub(super) fn set(&mut self, right: bool, hash: &Hash) {
+        let (halves, _) = self.0.as_chunks_mut::<{ Hash::LEN }>();
+        halves[usize::from(right)] = *hash.as_bytes();
+    }
+
+    /// What the node hashes.
+    pub(super) const fn bytes(&self) -> &Block {
+        &self.0
+    }
+}
+
 impl<T: Copy> Chunks<T> {
     pub(super) const fn new() -> Self {
         Self(Vec::new())
@@ -109,6 +138,15 @@ impl<T: Copy> Chunks<T> {
     #[inline]
     pub(super) fn get(&self, slot: u32) -> &T {
         &self.0[(slot >> CHUNK_BITS) as usize][slot as usize % CHUNK]
+    }
+
+    /// Begins to load what is in a slot, if anything is.
+    #[inline]
+    pub(super) fn prefetch(&self, slot: u32) {
+        let chunk = self.0.get((slot >> CHUNK_BITS) as usize);
+        if let Some(value) = chunk.and_then(|values| values.get(slot as usize % CHUNK)) {
+            prefetch(value);
+        }
     }
 
     /// Puts a value into a slot. Those of a chunk are used in order for the first time.

@@ -4,11 +4,12 @@
 //! thread each computed. Nodes of a part are in order of depth, those of the same depth from left
 //! to right, and name each other by their place in it.
 
-use super::arena::Link;
-use super::hash::{inner_hash, leaf_hash};
+use super::arena::{Link, Pair};
+use super::hash::{leaf_hashes, value_hashes};
 use super::index::Changed;
 use super::value::{LeafValue, Lookup};
 use super::{Tree, TreeError, bit};
+use crate::crypto::sha256::{Engine, LANES};
 use crate::types::hash::Hash;
 
 /// No place in the tree yet.
@@ -36,6 +37,8 @@ pub(super) struct Part {
     /// Whether it is another one than in the tree.
     pub(super) changed: bool,
     pub(super) nodes: Vec<Node>,
+    /// The hashes of the halves of each node.
+    pub(super) pairs: Vec<Pair>,
     pub(super) leaves: Vec<NewLeaf>,
     /// Slots of the tree that are no longer needed.
     pub(super) inner_gone: Vec<u32>,
@@ -64,7 +67,6 @@ pub(super) enum Half {
 /// An inner node.
 #[derive(Clone)]
 pub(super) struct Node {
-    pub(super) hashes: [Hash; 2],
     pub(super) halves: [Half; 2],
     /// The slot it replaces, or [`NEW`].
     pub(super) slot: u32,
@@ -106,6 +108,11 @@ impl Place {
     pub(super) fn new(node: usize, right: bool) -> Self {
         let node = u32::try_from(node).expect("a part has few nodes");
         Self(node << 1 | u32::from(right))
+    }
+
+    /// The node, and whether it is its right half. Not for the top.
+    const fn node(self) -> (usize, bool) {
+        ((self.0 >> 1) as usize, self.0 & 1 == 1)
     }
 }
 
@@ -210,6 +217,7 @@ impl Part {
             hash,
             changed: false,
             nodes: Vec::new(),
+            pairs: Vec::new(),
             leaves: Vec::new(),
             inner_gone: Vec::new(),
             leaves_gone: Vec::new(),
@@ -226,11 +234,11 @@ impl Part {
             self.changed = true;
             return;
         }
-        let node = &mut self.nodes[(place.0 >> 1) as usize];
-        let side = (place.0 & 1) as usize;
-        node.halves[side] = half;
-        node.hashes[side] = hash;
+        let (at, right) = place.node();
+        let node = &mut self.nodes[at];
+        node.halves[usize::from(right)] = half;
         node.fate = Fate::Changed;
+        self.pairs[at].set(right, &hash);
     }
 
     /// The hash of what hangs in a place, so far as it is known.
@@ -238,7 +246,8 @@ impl Part {
         if place == Place::TOP {
             return self.hash;
         }
-        self.nodes[(place.0 >> 1) as usize].hashes[(place.0 & 1) as usize]
+        let (at, right) = place.node();
+        self.pairs[at].get(right)
     }
 
     pub(super) fn add_leaf(&mut self, place: Place, slot: u32, key: Hash, value: LeafValue) {
@@ -257,20 +266,25 @@ impl Part {
     }
 
     /// Hashes the new leaves.
-    pub(super) fn hash_leaves(&mut self) {
-        // One kind of hash after the other, so that the processor can overlap them.
-        let values: Vec<Hash> = self.leaves.iter().map(|leaf| leaf.value.hash()).collect();
-        for (at, value) in (0_u32..).zip(&values) {
-            let leaf = &self.leaves[at as usize];
-            let (place, hash) = (leaf.place, leaf_hash(&leaf.key, value));
-            self.hang(place, Half::Leaf(at), hash);
+    pub(super) fn hash_leaves(&mut self, engine: Engine) {
+        let mut hashes = Vec::with_capacity(self.leaves.len());
+        let (groups, rest) = self.leaves.as_chunks::<LANES>();
+        for group in groups {
+            hashes.extend(NewLeaf::hashes(engine, group.each_ref()));
+        }
+        for leaf in rest {
+            hashes.extend(NewLeaf::hashes(engine, [leaf]));
+        }
+        for (at, hash) in (0_u32..).zip(hashes) {
+            self.hang(self.leaves[at as usize].place, Half::Leaf(at), hash);
         }
     }
 
-    /// Hashes a node whose halves are done, or puts its only leaf into its place.
+    /// Settles what becomes of a node whose halves are done: it is to be hashed, or its only leaf
+    /// takes its place, or nothing has changed.
     ///
     /// Returns whether the link to its place is another one than in the tree.
-    pub(super) fn finish_node(&mut self, at: usize, tree: &Tree) -> bool {
+    pub(super) fn settle_node(&mut self, at: usize, tree: &Tree) -> bool {
         let node = &mut self.nodes[at];
         if node.fate == Fate::Same {
             return false;
@@ -279,8 +293,8 @@ impl Part {
         let old = node.slot;
         let is_fork = node.is_fork();
         let only = match node.halves {
-            [Half::EMPTY, right] if !right.is_inner() => Some(1),
-            [left, Half::EMPTY] if !left.is_inner() => Some(0),
+            [Half::EMPTY, right] if !right.is_inner() => Some(true),
+            [left, Half::EMPTY] if !left.is_inner() => Some(false),
             _ => None,
         };
         if old != NEW && (only.is_some() || is_fork != node.was_fork) {
@@ -288,25 +302,51 @@ impl Part {
             node.slot = NEW;
         }
         let is_new = node.slot == NEW;
-        if let Some(side) = only {
-            let (half, hash) = (node.halves[side], node.hashes[side]);
-            self.hang(place, half, hash);
+        if let Some(right) = only {
+            let half = node.halves[usize::from(right)];
+            self.hang(place, half, self.pairs[at].get(right));
             return true;
         }
         if is_fork && old != NEW && !node.was_fork {
             // What hung below a stem may have stayed as it is, and the stem has no hash of it.
-            for (half, hash) in node.halves.iter().zip(&mut node.hashes) {
+            for (half, right) in node.halves.iter().zip([false, true]) {
                 if let Half::Base(link) = half
                     && link.is_inner()
                 {
-                    *hash = tree.inner_hash(*link);
+                    self.pairs[at].set(right, &tree.inner_hash(*link));
                 }
             }
         }
         node.fate = Fate::Live;
-        let hash = inner_hash(&node.hashes[0], &node.hashes[1]);
-        let at = u32::try_from(at).expect("a part has few nodes");
-        self.hang(place, Half::Inner(at), hash);
         is_new
+    }
+
+    /// Hashes some nodes of one level.
+    pub(super) fn hash_nodes(&mut self, nodes: &[u32], engine: Engine) {
+        let (groups, rest) = nodes.as_chunks::<LANES>();
+        for group in groups {
+            self.hash_together(*group, engine);
+        }
+        for at in rest {
+            self.hash_together([*at], engine);
+        }
+    }
+
+    fn hash_together<const N: usize>(&mut self, nodes: [u32; N], engine: Engine) {
+        let hashes = engine.hash_pairs(nodes.map(|at| self.pairs[at as usize].bytes()));
+        for (at, hash) in nodes.into_iter().zip(hashes) {
+            self.hang(self.nodes[at as usize].place, Half::Inner(at), hash);
+        }
+    }
+}
+
+impl NewLeaf {
+    fn hashes<const N: usize>(engine: Engine, leaves: [&Self; N]) -> [Hash; N] {
+        let values = value_hashes(engine, leaves.map(|leaf| &leaf.value));
+        let mut pairs = leaves.map(|leaf| (&leaf.key, &leaf.key));
+        for (pair, value) in pairs.iter_mut().zip(&values) {
+            pair.1 = value;
+        }
+        leaf_hashes(engine, pairs)
     }
 }

@@ -1,8 +1,8 @@
 //! How a patch is computed.
 //!
-//! Changes go down the tree level by level, each node splitting those below it, and hashes come
-//! up the same way. So neither loads nor hashes of one level wait for each other, which is worth
-//! more than a walk in depth that saves the lists. Where at most [`PART_CHANGES_MAX`] changes are
+//! Changes go down the tree level by level, each node splitting those below it and beginning to
+//! load them, and hashes come up the same way, side by side. So neither loads nor hashes of one
+//! level wait for each other, which is worth more than a walk in depth that saves the lists. Where at most [`PART_CHANGES_MAX`] changes are
 //! left the subtree is a part of its own, for another thread; how the keys are spread does not
 //! matter. All of it depends on the changes alone, never on the number of threads.
 
@@ -11,11 +11,12 @@ use std::borrow::Cow;
 
 use rayon::prelude::{IntoParallelRefIterator, ParallelIterator, ParallelSliceMut};
 
-use super::arena::{Kind, Link};
+use super::arena::{Kind, Link, Pair};
 use super::index::Changed;
 use super::patch::{Fate, Half, NEW, Node, Part, Patch, Place};
 use super::value::Change;
 use super::{Tree, bit, is_fork};
+use crate::crypto::sha256::Engine;
 use crate::types::hash::Hash;
 
 /// Most changes in a part that is not split further.
@@ -33,7 +34,10 @@ struct Task {
 struct Builder<'a> {
     tree: &'a Tree,
     changes: &'a [Change],
+    engine: Engine,
     part: Part,
+    /// The first node of each level.
+    levels: Vec<usize>,
     /// The changes below each node of the part.
     ranges: Vec<Range<u32>>,
     /// Whether subtrees with few changes are put off, to be parts of their own.
@@ -44,10 +48,10 @@ struct Builder<'a> {
 }
 
 /// The patch that makes changes to a tree.
-pub(super) fn update(tree: &Tree, changes: &[Change]) -> Patch {
+pub(super) fn update(tree: &Tree, changes: &[Change], engine: Engine) -> Patch {
     let changes = ascending(changes);
     let count = u32::try_from(changes.len()).expect("changes fit into memory");
-    let mut crown = Builder::new(tree, &changes, tree.top, tree.root, true);
+    let mut crown = Builder::new(tree, &changes, engine, tree.top, tree.root, true);
     if count > 0 {
         crown.descend(Task {
             link: tree.top,
@@ -56,20 +60,18 @@ pub(super) fn update(tree: &Tree, changes: &[Change]) -> Patch {
             place: Place::TOP,
         });
     }
-    crown.fetch();
     let tasks = core::mem::take(&mut crown.put_off);
     let parts: Vec<Part> = tasks
         .par_iter()
         .map(|task| {
             let hash = crown.part.hash_at(task.place);
-            let mut builder = Builder::new(tree, &changes, task.link, hash, false);
+            let mut builder = Builder::new(tree, &changes, engine, task.link, hash, false);
             builder.reserve(task.changes.len());
             builder.descend(Task {
                 place: Place::TOP,
                 changes: task.changes.clone(),
                 ..*task
             });
-            builder.fetch();
             builder.ascend();
             builder.part
         })
@@ -104,10 +106,19 @@ pub(super) fn update(tree: &Tree, changes: &[Change]) -> Patch {
 }
 
 impl<'a> Builder<'a> {
-    fn new(tree: &'a Tree, changes: &'a [Change], top: Link, hash: Hash, crown: bool) -> Self {
+    fn new(
+        tree: &'a Tree,
+        changes: &'a [Change],
+        engine: Engine,
+        top: Link,
+        hash: Hash,
+        crown: bool,
+    ) -> Self {
         Self {
             tree,
             changes,
+            engine,
+            levels: Vec::new(),
             part: Part::new(top, hash),
             ranges: Vec::new(),
             crown,
@@ -120,7 +131,9 @@ impl<'a> Builder<'a> {
     fn reserve(&mut self, changes: usize) {
         let leaves_each = self.tree.len / self.changes.len().max(1);
         let nodes = changes * (leaves_each.checked_ilog2().unwrap_or(0) as usize + 2);
+        let nodes = nodes + nodes / 8;
         self.part.nodes.reserve_exact(nodes);
+        self.part.pairs.reserve_exact(nodes);
         self.ranges.reserve_exact(nodes);
         self.part.leaves.reserve_exact(changes);
     }
@@ -138,6 +151,7 @@ impl<'a> Builder<'a> {
                     return;
                 }
                 Kind::Leaf => {
+                    self.tree.leaves.prefetch(task.link.slot());
                     self.met.push(task);
                     return;
                 }
@@ -150,8 +164,11 @@ impl<'a> Builder<'a> {
     /// Opens a node where a subtree is, to be filled by [`Self::load`].
     fn open(&mut self, task: Task) {
         let is_inner = task.link.is_inner();
+        if is_inner {
+            self.tree.links.prefetch(task.link.slot());
+            self.tree.pairs.prefetch(task.link.slot());
+        }
         self.part.nodes.push(Node {
-            hashes: [Hash::ZERO; 2],
             halves: [Half::Base(task.link), Half::EMPTY],
             slot: if is_inner { task.link.slot() } else { NEW },
             place: task.place,
@@ -175,29 +192,41 @@ impl<'a> Builder<'a> {
             if level.is_empty() {
                 return;
             }
-            self.load(level.clone());
+            self.levels.push(level.start);
             for at in level.clone() {
+                self.load(at);
                 self.split(at);
             }
         }
     }
 
-    /// Gets the halves of the nodes of a level.
-    fn load(&mut self, level: Range<usize>) {
-        for node in &mut self.part.nodes[level] {
-            if node.slot != NEW {
-                let halves = self.tree.links.get(node.slot);
-                node.halves = halves.map(Half::Base);
-                node.was_fork = is_fork(halves);
-            } else if let Half::Base(link) = node.halves[0]
-                && link != Link::EMPTY
-            {
-                let leaf = self.tree.leaves.get(link.slot());
-                if bit(&leaf.key, usize::from(node.depth)) {
-                    node.halves.swap(0, 1);
-                }
+    /// Gets the halves of the next node, and the hashes of what stays as it is.
+    fn load(&mut self, at: usize) {
+        debug_assert_eq!(at, self.part.pairs.len());
+        let node = &mut self.part.nodes[at];
+        let mut pair = Pair::ZERO;
+        if node.slot != NEW {
+            let [left, right] = *self.tree.links.get(node.slot);
+            node.halves = [Half::Base(left), Half::Base(right)];
+            node.was_fork = is_fork(&[left, right]);
+            if node.was_fork {
+                pair = *self.tree.pairs.get(node.slot);
             }
+        } else if let Half::Base(link) = node.halves[0]
+            && link != Link::EMPTY
+        {
+            // It is split for a leaf that was here: that leaf's hash is the one from above.
+            let right = bit(
+                &self.tree.leaves.get(link.slot()).key,
+                usize::from(node.depth),
+            );
+            if right {
+                node.halves.swap(0, 1);
+            }
+            let place = node.place;
+            pair.set(right, &self.part.hash_at(place));
         }
+        self.part.pairs.push(pair);
     }
 
     /// Begins with those halves of a node that have changes.
@@ -259,36 +288,24 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Gets the hashes of what stays as it is. In a loop of its own, so that many loads are under
-    /// way at a time.
-    fn fetch(&mut self) {
-        for at in 0..self.part.nodes.len() {
-            let node = &self.part.nodes[at];
-            let hashes = if node.was_fork {
-                self.tree.pairs.get(node.slot).0
-            } else if node.slot == NEW {
-                // If it is split for a leaf that was here, that leaf's hash is the one from above.
-                [self.part.hash_at(node.place); 2]
-            } else {
-                continue;
-            };
-            let node = &mut self.part.nodes[at];
-            for ((half, to), hash) in node.halves.iter().zip(&mut node.hashes).zip(hashes) {
-                if matches!(half, Half::Base(link) if *link != Link::EMPTY) {
-                    *to = hash;
-                }
-            }
-        }
-    }
-
     /// Brings the hashes up to the top.
     fn ascend(&mut self) {
-        self.part.hash_leaves();
-        for at in (0..self.part.nodes.len()).rev() {
-            if self.part.finish_node(at, self.tree) {
-                let (key, _) = &self.changes[self.ranges[at].start as usize];
-                self.index(key, self.part.nodes[at].depth);
+        self.part.hash_leaves(self.engine);
+        let mut live = Vec::new();
+        let mut end = self.part.nodes.len();
+        for start in core::mem::take(&mut self.levels).into_iter().rev() {
+            live.clear();
+            for at in start..end {
+                if self.part.settle_node(at, self.tree) {
+                    let (key, _) = &self.changes[self.ranges[at].start as usize];
+                    self.index(key, self.part.nodes[at].depth);
+                }
+                if self.part.nodes[at].fate == Fate::Live {
+                    live.push(u32::try_from(at).expect("a part has few nodes"));
+                }
             }
+            self.part.hash_nodes(&live, self.engine);
+            end = start;
         }
     }
 
@@ -324,4 +341,50 @@ fn ascending(changes: &[Change]) -> Cow<'_, [Change]> {
         }
     }
     Cow::Owned(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::update;
+    use crate::crypto::sha256::Engine;
+    use crate::tree::{Change, LeafValue, Tree};
+    use crate::types::hash::Hash;
+
+    /// Changes of a round: most keys come again in a later one, with another value or without.
+    fn changes(round: usize, count: usize) -> Vec<Change> {
+        (0..count)
+            .map(|at| {
+                let number = (at * 7919 + round * 31) % 3000;
+                let value = vec![7; (at + round) % 80];
+                let is_kept = !(at + round).is_multiple_of(5);
+                (
+                    Hash::of("key", &[&number.to_le_bytes()]),
+                    is_kept.then(|| LeafValue::of(&value)),
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn roots_do_not_depend_on_the_engine() {
+        for count in [1, 2, 3, 5, 17, 100, 2000] {
+            let mut trees: Vec<_> = Engine::each()
+                .into_iter()
+                .map(|engine| (engine, Tree::new()))
+                .collect();
+            for round in 0..8 {
+                let changes = changes(round, count);
+                let mut roots = Vec::new();
+                for (engine, tree) in &mut trees {
+                    let patch = update(tree, &changes, *engine);
+                    tree.apply(&patch).expect("it was made from this tree");
+                    roots.push(tree.root());
+                }
+                assert!(
+                    roots.iter().all(|root| *root == roots[0]),
+                    "{count}, {round}"
+                );
+            }
+        }
+    }
 }

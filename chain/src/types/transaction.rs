@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::crypto::sha256::Prefix;
 use crate::types::hash::{AccountId, Blob, Hash, Signature};
 use crate::types::task::TaskSpec;
 use crate::types::units::{Amount, Height, Nonce, Weight};
@@ -15,12 +16,12 @@ pub(crate) const TRANSACTION_TAG: &[u8] = b"proofmill/transaction/v1";
 /// What the bytes begin with that a sponsor signs.
 pub(crate) const SPONSOR_TAG: &[u8] = b"proofmill/sponsor/v1";
 
-/// The id of the transaction whose unsigned encoding this is.
-pub(crate) fn id_of_encoding(genesis: &Hash, unsigned: &[u8]) -> Hash {
-    Hash::of(
-        "proofmill/transaction-id/v1",
-        &[TRANSACTION_TAG, genesis.as_bytes(), unsigned],
-    )
+/// What a transaction's id is hashed under.
+const ID_TAG: &str = "proofmill/transaction-id/v1";
+
+/// What the hash begins with that is a transaction's id; its unsigned encoding follows.
+pub(crate) fn id_prefix(genesis: &Hash) -> Prefix {
+    Prefix::new(&[ID_TAG.as_bytes(), TRANSACTION_TAG, genesis.as_bytes()])
 }
 
 /// What a transaction does.
@@ -158,7 +159,14 @@ impl Transaction {
     /// The transaction's id: a hash of the unsigned transaction, never of a signature.
     #[must_use]
     pub fn id(&self, genesis: &Hash) -> Hash {
-        id_of_encoding(genesis, &crate::codec::encode(self))
+        Hash::of(
+            ID_TAG,
+            &[
+                TRANSACTION_TAG,
+                genesis.as_bytes(),
+                &crate::codec::encode(self),
+            ],
+        )
     }
 
     /// The weight that the fee is proportional to: the action's own plus one per encoded byte.
