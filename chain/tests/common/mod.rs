@@ -10,6 +10,7 @@
 
 mod actions;
 pub(crate) mod laws;
+pub(crate) mod naive;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
