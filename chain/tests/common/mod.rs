@@ -10,7 +10,11 @@
 
 mod actions;
 pub(crate) mod laws;
+pub(crate) mod ledger;
 pub(crate) mod naive;
+pub(crate) mod plain;
+pub(crate) mod seeds;
+pub(crate) mod transfers;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
