@@ -13,6 +13,7 @@ pub(crate) mod laws;
 pub(crate) mod ledger;
 pub(crate) mod naive;
 pub(crate) mod plain;
+pub(crate) mod raw_key;
 pub(crate) mod seeds;
 pub(crate) mod transfers;
 
