@@ -83,6 +83,13 @@ fn put(
     let known = tasks(world);
     let action = match kind % 20 {
         0 | 1 => transfer(id(PEOPLE[usize::from(b) % PEOPLE.len()]), 1 + u64::from(c)),
+        // All that is left after a fee without a tip, about; or far too much.
+        2 if c % 2 == 0 => {
+            let left = world
+                .balance(id(sender))
+                .saturating_sub(2_700 + u64::from(c % 64));
+            transfer(id(PEOPLE[usize::from(b) % PEOPLE.len()]), left.max(1))
+        }
         2 => transfer(id("carol"), u64::from(c) << 30 | 1),
         3 => world.register(sender, &worker, terms(), u64::from(c) * 4),
         4 => Action::UpdateWorker {
