@@ -3,12 +3,11 @@
 
 mod common;
 
-use std::sync::LazyLock;
-
-use common::{STEP_MS, World, candidates, claim, id, key, nonce, spec, terms, transfer};
+use common::seeds::POOLS;
+use common::{STEP_MS, World, candidates, claim, id, key, nonce, plain, spec, terms, transfer};
 use proofmill_chain::build::Candidates;
 use proofmill_chain::codec;
-use proofmill_chain::pipeline::{SealedBlock, validate};
+use proofmill_chain::pipeline::{BlockError, SealedBlock, validate};
 use proofmill_chain::types::hash::{Blob, Hash};
 use proofmill_chain::types::receipt::Outcome;
 use proofmill_chain::types::record::Record;
@@ -20,20 +19,11 @@ use proofmill_chain::types::units::{Amount, Gas, Height, Round};
 use proptest::collection::vec;
 use proptest::prelude::{ProptestConfig, any, prop_assert, prop_assert_eq, proptest};
 use proptest::test_runner::TestCaseError;
-use rayon::ThreadPool;
 
 /// A kind of candidate and three choices.
 type Op = (u8, u8, u8, u16);
 /// The candidates of a block, how far its clock moves on, and its round.
 type Step = (Vec<Op>, u32, u8);
-
-/// Pools of one, two and eight threads.
-static POOLS: LazyLock<[ThreadPool; 3]> = LazyLock::new(|| {
-    [1, 2, 8].map(|threads| {
-        let builder = rayon::ThreadPoolBuilder::new().num_threads(threads);
-        builder.build().expect("threads start")
-    })
-});
 
 const PEOPLE: [&str; 6] = [
     "alice",
@@ -93,6 +83,13 @@ fn put(
     let known = tasks(world);
     let action = match kind % 20 {
         0 | 1 => transfer(id(PEOPLE[usize::from(b) % PEOPLE.len()]), 1 + u64::from(c)),
+        // All that is left after a fee without a tip, about; or far too much.
+        2 if c % 2 == 0 => {
+            let left = world
+                .balance(id(sender))
+                .saturating_sub(2_700 + u64::from(c % 64));
+            transfer(id(PEOPLE[usize::from(b) % PEOPLE.len()]), left.max(1))
+        }
         2 => transfer(id("carol"), u64::from(c) << 30 | 1),
         3 => world.register(sender, &worker, terms(), u64::from(c) * 4),
         4 => Action::UpdateWorker {
@@ -174,13 +171,36 @@ fn attest(world: &World, task: &Task, b: u8, c: u16, list: &mut Vec<AttestationM
     }
 }
 
-/// Builds, validates on three pools, takes in on two copies and compares everything.
+/// A block that carries all candidates as they are, the inadmissible and the void too: every number
+/// of threads refuses it for what execution without the pipeline stops at.
+fn check_refusal(world: &World, list: &Candidates) -> Result<(), TestCaseError> {
+    let block = world.forge(|block| {
+        block.transactions.clone_from(&list.transactions);
+        let signed = list.attestations.iter().map(|message| message.signed);
+        block.attestations = signed.collect();
+    });
+    let bytes = codec::encode(&block);
+    let alone = plain::execute(world, &block).map_err(BlockError::Execute);
+    for pool in POOLS.iter() {
+        let verdict = pool.install(|| validate(&bytes, &world.context()));
+        match (verdict.map(|sealed| sealed.hash()), &alone) {
+            (verdict, Err(error)) => prop_assert_eq!(verdict.as_ref(), Err(error)),
+            // Its roots are not made for its contents.
+            (Err(BlockError::Seal { .. }), Ok(_)) => {}
+            (verdict, Ok(_)) => prop_assert!(verdict.is_ok(), "{:?}", verdict),
+        }
+    }
+    Ok(())
+}
+
+/// Builds, validates on every pool, each with a copy of its own, and compares everything.
 fn check_step(
     world: &mut World,
     round: Round,
     time_ms: u64,
     list: Candidates,
 ) -> Result<SealedBlock, TestCaseError> {
+    check_refusal(world, &list)?;
     let given = list.transactions.len();
     let built = world.build(round, time_ms, list);
     prop_assert_eq!(
@@ -204,6 +224,8 @@ fn check_step(
         prop_assert_eq!(first.effects(), other.effects());
         prop_assert_eq!(first.patch().root(), other.patch().root());
     }
+    let alone = plain::execute(world, &built.block);
+    prop_assert_eq!(alone.as_ref(), Ok(first.effects()));
     let writes = &first.effects().writes;
     proofmill_chain::execute::check_supply_change(writes).expect("grain is conserved");
     prop_assert!(writes.writes.is_sorted_by(|a, b| a.key < b.key));

@@ -1,7 +1,10 @@
-//! Laws of the state tree, against the definition of protocol §4 written as a recursion.
+//! Laws of the state tree, against the definition of protocol §4.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod common;
 
+use std::collections::BTreeSet;
+
+use common::naive::{Model, naive_root, sha256};
 use proofmill_chain::codec;
 use proofmill_chain::tree::{
     Change, INLINE_MAX, LeafValue, Lookup, PROOF_BYTES_MAX, Proof, Tree, TreeError,
@@ -10,47 +13,6 @@ use proofmill_chain::types::hash::Hash;
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use proptest::sample::Index;
-use sha2::{Digest, Sha256};
-
-type Model = BTreeMap<Hash, Vec<u8>>;
-
-fn key_bit(key: &Hash, depth: usize) -> bool {
-    key.as_bytes()[depth / 8] >> (7 - depth % 8) & 1 == 1
-}
-
-fn sha256(parts: &[&[u8]]) -> Hash {
-    Hash::new(Sha256::digest(parts.concat()).into())
-}
-
-/// The definition, word for word.
-fn naive(leaves: &[(Hash, Vec<u8>)], depth: usize) -> Hash {
-    match leaves {
-        [] => Hash::ZERO,
-        [(key, value)] => sha256(&[
-            b"proofmill/leaf/1",
-            key.as_bytes(),
-            sha256(&[value]).as_bytes(),
-        ]),
-        _ => {
-            let (right, left): (Vec<_>, Vec<_>) = leaves
-                .iter()
-                .cloned()
-                .partition(|(key, _)| key_bit(key, depth));
-            sha256(&[
-                naive(&left, depth + 1).as_bytes(),
-                naive(&right, depth + 1).as_bytes(),
-            ])
-        }
-    }
-}
-
-fn naive_root(model: &Model) -> Hash {
-    let leaves: Vec<_> = model
-        .iter()
-        .map(|(key, value)| (*key, value.clone()))
-        .collect();
-    naive(&leaves, 0)
-}
 
 fn change(key: Hash, value: Option<&[u8]>) -> Change {
     (key, value.map(LeafValue::of))

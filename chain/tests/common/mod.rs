@@ -10,6 +10,12 @@
 
 mod actions;
 pub(crate) mod laws;
+pub(crate) mod ledger;
+pub(crate) mod naive;
+pub(crate) mod plain;
+pub(crate) mod raw_key;
+pub(crate) mod seeds;
+pub(crate) mod transfers;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
