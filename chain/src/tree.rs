@@ -240,8 +240,12 @@ impl Tree {
     /// Reads at most [`READ_TOGETHER`] keys.
     fn read_together<'a>(&'a self, keys: &[Hash], found: &mut [Lookup<'a>]) {
         let mut links = [Link::EMPTY; READ_TOGETHER];
+        for key in keys {
+            self.index.prefetch(key);
+        }
         for (link, key) in links.iter_mut().zip(keys) {
             *link = self.index.find(key).0;
+            self.prefetch(*link);
         }
         let mut depth = self.index.depth() as usize;
         loop {
@@ -249,6 +253,7 @@ impl Tree {
             for (link, key) in links.iter_mut().zip(keys) {
                 if link.is_inner() {
                     *link = self.links.get(link.slot())[usize::from(bit(key, depth))];
+                    self.prefetch(*link);
                     deeper |= link.is_inner();
                 }
             }
@@ -259,6 +264,15 @@ impl Tree {
         }
         for ((link, key), found) in links.iter().zip(keys).zip(found) {
             *found = self.read_below(*link, depth, key);
+        }
+    }
+
+    /// Begins to load what a walk down needs next.
+    fn prefetch(&self, link: Link) {
+        match link.kind() {
+            Kind::Empty => {}
+            Kind::Inner => self.links.prefetch(link.slot()),
+            Kind::Leaf => self.leaves.prefetch(link.slot()),
         }
     }
 

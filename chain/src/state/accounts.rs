@@ -4,18 +4,19 @@
 //! so they are read in parallel, once each, and every transaction is told the places of its own:
 //! applying a transfer then looks nothing up.
 
-use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
-use rayon::slice::ParallelSliceMut;
+use rayon::iter::ParallelIterator;
+use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
-use crate::state::overlay::read_record;
+use crate::crypto::sha256::{Engine, Prefix};
+use crate::state::overlay::decoded;
 use crate::state::reader::StateReader;
 use crate::state::{Place, StateError};
 use crate::types::account::Account;
 use crate::types::hash::{AccountId, Hash};
-use crate::types::record::{Record, StateKey};
+use crate::types::record::{ACCOUNT_TAG, Record, StateKey};
 use crate::types::transaction::{Action, SignedTransaction};
 
-/// Accounts that one thread reads before the work is split.
+/// Accounts that are read together on one thread.
 const READS_PER_THREAD: usize = 256;
 
 /// An account as the state has it.
@@ -92,11 +93,12 @@ impl Accounts {
         for slots in &mut slots {
             slots.payer = slots.payer.or(slots.sender);
         }
+        let (tag, engine) = (Prefix::new(&[ACCOUNT_TAG.as_bytes()]), Engine::fastest());
         let list = ids
-            .par_iter()
-            .with_min_len(READS_PER_THREAD)
-            .map(|id| load(reader, *id))
-            .collect::<Result<_, _>>()?;
+            .par_chunks(READS_PER_THREAD)
+            .map(|ids| load(reader, ids, &tag, engine))
+            .collect::<Result<Vec<_>, _>>()?;
+        let list = list.concat();
         Ok(Self { list, slots })
     }
 
@@ -113,19 +115,31 @@ impl Accounts {
     }
 }
 
-fn load(reader: &dyn StateReader, id: AccountId) -> Result<Loaded, StateError> {
-    let key = StateKey::Account(id);
-    let tree_key = key.tree_key();
-    let account = match read_record(reader, key, &tree_key)?.1 {
-        None => None,
-        Some(Record::Account(account)) => Some(account),
-        Some(_) => return Err(StateError::Missing(key)),
-    };
-    Ok(Loaded {
-        id,
-        tree_key,
-        account,
+/// Reads some accounts together.
+fn load(
+    reader: &dyn StateReader,
+    ids: &[AccountId],
+    tag: &Prefix,
+    engine: Engine,
+) -> Result<Vec<Loaded>, StateError> {
+    let bytes: Vec<&[u8]> = ids.iter().map(|id| id.as_ref()).collect();
+    let tree_keys = engine.hash_bodies(tag, &bytes);
+    let found = reader.read_many(&tree_keys)?;
+    let read = ids.iter().zip(tree_keys).zip(found);
+    read.map(|((id, tree_key), found)| {
+        let key = StateKey::Account(*id);
+        let account = match decoded(key, found.as_deref())? {
+            None => None,
+            Some(Record::Account(account)) => Some(account),
+            Some(_) => return Err(StateError::Missing(key)),
+        };
+        Ok(Loaded {
+            id: *id,
+            tree_key,
+            account,
+        })
     })
+    .collect()
 }
 
 fn sorted_mentions(transactions: &[SignedTransaction]) -> Vec<Mention> {

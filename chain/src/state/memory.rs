@@ -35,6 +35,24 @@ impl MemoryState {
         &self.tree
     }
 
+    /// The record that the tree says is under a key.
+    fn found<'a>(
+        &'a self,
+        key: &Hash,
+        found: Lookup<'a>,
+    ) -> Result<Option<Cow<'a, [u8]>>, StateError> {
+        match found {
+            Lookup::Absent => Ok(None),
+            Lookup::Inline(bytes) => Ok(Some(Cow::Borrowed(bytes))),
+            Lookup::Elsewhere(_) => match self.long.get(key) {
+                Some(bytes) => Ok(Some(Cow::Borrowed(bytes))),
+                None => Err(StateError::Unreadable(format!(
+                    "the tree has the record {key}, the state does not"
+                ))),
+            },
+        }
+    }
+
     /// Goes on to the state after a block, whose writes the patch was made of.
     ///
     /// # Errors
@@ -58,15 +76,11 @@ impl MemoryState {
 
 impl StateReader for MemoryState {
     fn read(&self, key: &Hash) -> Result<Option<Cow<'_, [u8]>>, StateError> {
-        match self.tree.read(key) {
-            Lookup::Absent => Ok(None),
-            Lookup::Inline(bytes) => Ok(Some(Cow::Borrowed(bytes))),
-            Lookup::Elsewhere(_) => match self.long.get(key) {
-                Some(bytes) => Ok(Some(Cow::Borrowed(bytes))),
-                None => Err(StateError::Unreadable(format!(
-                    "the tree has the record {key}, the state does not"
-                ))),
-            },
-        }
+        self.found(key, self.tree.read(key))
+    }
+
+    fn read_many(&self, keys: &[Hash]) -> Result<Vec<Option<Cow<'_, [u8]>>>, StateError> {
+        let found = keys.iter().zip(self.tree.read_many(keys));
+        found.map(|(key, found)| self.found(key, found)).collect()
     }
 }

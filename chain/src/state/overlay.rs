@@ -419,7 +419,7 @@ pub type Stored = (Option<RecordBytes>, Option<Record>);
 ///
 /// # Errors
 /// When the store cannot be read or what it holds does not decode.
-pub(super) fn read_record(
+fn read_record(
     reader: &dyn StateReader,
     key: StateKey,
     tree_key: &Hash,
@@ -429,7 +429,8 @@ pub(super) fn read_record(
     Ok((old.map(|bytes| RecordBytes::from_slice(&bytes)), now))
 }
 
-fn decoded(key: StateKey, bytes: Option<&[u8]>) -> Result<Option<Record>, StateError> {
+/// A record from its bytes, which must be of the key's kind.
+pub(super) fn decoded(key: StateKey, bytes: Option<&[u8]>) -> Result<Option<Record>, StateError> {
     bytes
         .map(Record::decode)
         .transpose()

@@ -13,6 +13,15 @@ pub trait StateReader: Sync {
     /// # Errors
     /// When the store cannot be read.
     fn read(&self, key: &Hash) -> Result<Option<Cow<'_, [u8]>>, StateError>;
+
+    /// What each of some keys has, in their order: what as many calls of [`Self::read`] give, and where
+    /// the state is in memory several times faster.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn read_many(&self, keys: &[Hash]) -> Result<Vec<Option<Cow<'_, [u8]>>>, StateError> {
+        keys.iter().map(|key| self.read(key)).collect()
+    }
 }
 
 /// The state before genesis.

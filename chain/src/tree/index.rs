@@ -6,6 +6,7 @@
 //! leaf all point to it. It does not shrink.
 
 use super::arena::{Chunks, Link};
+use super::prefetch::prefetch;
 use crate::types::hash::Hash;
 
 /// Most bits of a prefix.
@@ -56,6 +57,11 @@ impl Index {
             self.entries[self.place(first_bits(key))],
             self.depth as usize,
         )
+    }
+
+    /// Begins to load the entry of a key.
+    pub(super) fn prefetch(&self, key: &Hash) {
+        prefetch(&self.entries[self.place(first_bits(key))]);
     }
 
     /// The entries from the key's on: at least one.

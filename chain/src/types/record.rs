@@ -34,13 +34,16 @@ pub enum StateKey {
     Validators,
 }
 
+/// What an account's tree key hashes before the id.
+pub(crate) const ACCOUNT_TAG: &str = "proofmill/state/account/v1";
+
 impl StateKey {
     /// The record's place in the state tree: SHA-256 over a tag of the kind and the id.
     #[must_use]
     pub fn tree_key(&self) -> Hash {
         const NOTHING: &[u8] = &[];
         let (tag, id): (&str, &[u8]) = match self {
-            Self::Account(id) => ("proofmill/state/account/v1", id.as_ref()),
+            Self::Account(id) => (ACCOUNT_TAG, id.as_ref()),
             Self::Worker(id) => ("proofmill/state/worker/v1", id.as_ref()),
             Self::Program(id) => ("proofmill/state/program/v1", id.as_ref()),
             Self::Task(id) => ("proofmill/state/task/v1", id.as_ref()),

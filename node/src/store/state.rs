@@ -189,9 +189,14 @@ impl<'a> StateGuard<'a> {
     }
 }
 
-impl StateReader for StateGuard<'_> {
-    fn read(&self, key: &Hash) -> Result<Option<Cow<'_, [u8]>>, StateError> {
-        let expected = match self.current.tree.read(key) {
+impl StateGuard<'_> {
+    /// The record that the tree says is under a key.
+    fn found<'a>(
+        &'a self,
+        key: &Hash,
+        found: Lookup<'a>,
+    ) -> Result<Option<Cow<'a, [u8]>>, StateError> {
+        let expected = match found {
             Lookup::Absent => return Ok(None),
             Lookup::Inline(bytes) => return Ok(Some(Cow::Borrowed(bytes))),
             Lookup::Elsewhere(hash) => hash,
@@ -201,6 +206,17 @@ impl StateReader for StateGuard<'_> {
         }
         let found = self.store.latest().get(Family::State, key.as_ref())?;
         long_record(key, found, expected).map(|bytes| Some(Cow::Owned(bytes)))
+    }
+}
+
+impl StateReader for StateGuard<'_> {
+    fn read(&self, key: &Hash) -> Result<Option<Cow<'_, [u8]>>, StateError> {
+        self.found(key, self.current.tree.read(key))
+    }
+
+    fn read_many(&self, keys: &[Hash]) -> Result<Vec<Option<Cow<'_, [u8]>>>, StateError> {
+        let found = keys.iter().zip(self.current.tree.read_many(keys));
+        found.map(|(key, found)| self.found(key, found)).collect()
     }
 }
 
