@@ -202,8 +202,12 @@ pub fn verify(checked: CheckedBlock, context: &Context<'_>) -> Result<VerifiedBl
     let (proofs, contents) = rayon::join(
         || verify_proofs(&checked, context),
         || {
-            let accounts = Accounts::load(context.state, transactions)?;
-            signatures::verify(decoded, examined, context)?;
+            let (signed, accounts) = rayon::join(
+                || signatures::verify(decoded, examined, context),
+                || Accounts::load(context.state, transactions),
+            );
+            let accounts = accounts?;
+            signed?;
             examine::admit_recipients(transactions, examined, &accounts, context)?;
             Ok::<_, BlockError>((accounts, judge_programs(transactions, context.machine)))
         },
