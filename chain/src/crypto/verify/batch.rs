@@ -76,6 +76,9 @@ pub(super) struct Batches<E: Engine> {
     secret: BatchSecret,
     base: E::Point,
     keys: KeyCache<E::Point>,
+    /// Signatures that were looked at one by one because their chunk's equation did not hold.
+    #[cfg(test)]
+    resolved: core::sync::atomic::AtomicUsize,
 }
 
 /// What a signature claims of its key A: `[8]sB = [8]R + [8]kA`.
@@ -116,6 +119,8 @@ impl<E: Engine> Batches<E> {
             secret,
             base,
             keys,
+            #[cfg(test)]
+            resolved: core::sync::atomic::AtomicUsize::new(0),
         }
     }
 
@@ -182,6 +187,9 @@ impl<E: Engine> Batches<E> {
             }
             verdicts
         } else {
+            #[cfg(test)]
+            self.resolved
+                .fetch_add(items.len(), core::sync::atomic::Ordering::Relaxed);
             items.par_iter().map(verify).collect()
         };
         self.remember(&chunk, &verdicts);
@@ -407,6 +415,49 @@ mod tests {
         #[cfg(target_arch = "x86_64")]
         match crate::crypto::verify::wide::Ifma::detect() {
             Some(ifma) => check_equations(ifma),
+            None => eprintln!("SKIPPED: this processor lacks AVX-512 IFMA"),
+        }
+    }
+
+    fn check_cost_of_a_bad_signature<E: Engine>(engine: E) {
+        let message = b"message";
+        let batches = Batches::new(engine, BatchSecret::new([6; 32]), 100);
+        let resolved = || batches.resolved.load(core::sync::atomic::Ordering::Relaxed);
+        let count = 2_500;
+        let mut signed = of_mixed_order(message, count as u64);
+        let mut looked_at = 0;
+        // One, then another in the same chunk, then one in the next.
+        let size = chunk_size(count, rayon::current_num_threads());
+        for (bad, chunks) in [
+            (None, 0),
+            (Some(size - 1), 1),
+            (Some(3), 1),
+            (Some(size), 2),
+        ] {
+            if let Some(bad) = bad {
+                signed[bad].1[33] ^= 1;
+            }
+            let items: Vec<_> = signed
+                .iter()
+                .map(|(key, signature)| Item {
+                    key,
+                    message,
+                    signature,
+                })
+                .collect();
+            let valid = batches.verify(&items);
+            assert_eq!(valid.iter().all(|valid| *valid), bad.is_none());
+            assert_eq!(resolved() - looked_at, chunks * size);
+            looked_at = resolved();
+        }
+    }
+
+    #[test]
+    fn a_bad_signature_costs_a_look_at_each_of_its_chunk_and_no_more() {
+        check_cost_of_a_bad_signature(Portable);
+        #[cfg(target_arch = "x86_64")]
+        match crate::crypto::verify::wide::Ifma::detect() {
+            Some(ifma) => check_cost_of_a_bad_signature(ifma),
             None => eprintln!("SKIPPED: this processor lacks AVX-512 IFMA"),
         }
     }
