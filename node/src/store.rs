@@ -94,7 +94,7 @@ pub struct Store {
 impl Store {
     /// Opens a data directory, or creates it when it is absent or empty.
     ///
-    /// Reads the whole state and rebuilds its tree, about half a second per million records.
+    /// Reads the whole state and rebuilds its tree, one to two seconds per million records.
     ///
     /// # Errors
     /// When the directory is another chain's, of another layout, used by another process, damaged
