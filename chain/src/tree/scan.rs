@@ -1,15 +1,16 @@
 //! The leaves in the order of their keys.
 
 use super::arena::Link;
-use super::{Tree, bit};
+use super::{LeafValue, Tree, bit};
 use crate::types::hash::Hash;
 
 impl Tree {
     /// The first `most` leaves from `from` on, by ascending key: fewer when there are no more.
     ///
-    /// Takes time for the leaves it gives and not for the tree.
+    /// Takes time for the leaves it gives and the entries of the index between them, which are about
+    /// as many unless the tree was much larger once.
     #[must_use]
-    pub fn leaves_from(&self, from: &Hash, most: usize) -> Vec<(Hash, super::LeafValue)> {
+    pub fn leaves_from(&self, from: &Hash, most: usize) -> Vec<(Hash, LeafValue)> {
         let mut links = Vec::new();
         let entries = self.index.from(from);
         // Below the entry of `from` there may be leaves before it.

@@ -2,9 +2,10 @@
 //!
 //! Changes go down the tree level by level, each node splitting those below it and beginning to
 //! load them, and hashes come up the same way, side by side. So neither loads nor hashes of one
-//! level wait for each other, which is worth more than a walk in depth that saves the lists. Where at most [`PART_CHANGES_MAX`] changes are
-//! left the subtree is a part of its own, for another thread; how the keys are spread does not
-//! matter. All of it depends on the changes alone, never on the number of threads.
+//! level wait for each other, which is worth more than a walk in depth that saves the lists. Where
+//! at most [`PART_CHANGES_MAX`] changes are left the subtree is a part of its own, for another
+//! thread; how the keys are spread does not matter. All of it depends on the changes alone, never
+//! on the number of threads.
 
 use core::ops::Range;
 use std::borrow::Cow;
@@ -127,7 +128,8 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Makes room for as many nodes as evenly spread changes touch.
+    /// Makes room for as many nodes as evenly spread changes touch, and some more, since keys are
+    /// spread by chance.
     fn reserve(&mut self, changes: usize) {
         let leaves_each = self.tree.len / self.changes.len().max(1);
         let nodes = changes * (leaves_each.checked_ilog2().unwrap_or(0) as usize + 2);

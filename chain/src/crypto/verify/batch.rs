@@ -385,20 +385,24 @@ mod tests {
             .collect()
     }
 
+    fn items_of<'a>(signed: &'a [([u8; 32], [u8; 64])], message: &'a [u8]) -> Vec<Item<'a>> {
+        let signed = signed.iter();
+        signed
+            .map(|(key, signature)| Item {
+                key,
+                message,
+                signature,
+            })
+            .collect()
+    }
+
     fn check_equations<E: Engine>(engine: E) {
         let message = b"message";
         let batches = Batches::new(engine, BatchSecret::new([5; 32]), 100);
         for count in [1, 2, 3, 5, 8, 33, 100, 500] {
             let mut signed = of_mixed_order(message, count);
             let holds = |signed: &[([u8; 32], [u8; 64])]| {
-                let items: Vec<_> = signed
-                    .iter()
-                    .map(|(key, signature)| Item {
-                        key,
-                        message,
-                        signature,
-                    })
-                    .collect();
+                let items = items_of(signed, message);
                 let chunk = batches.parse(&items);
                 assert_eq!(chunk.claims.len(), items.len());
                 batches.sum_holds(&chunk)
@@ -437,14 +441,7 @@ mod tests {
             if let Some(bad) = bad {
                 signed[bad].1[33] ^= 1;
             }
-            let items: Vec<_> = signed
-                .iter()
-                .map(|(key, signature)| Item {
-                    key,
-                    message,
-                    signature,
-                })
-                .collect();
+            let items = items_of(&signed, message);
             let valid = batches.verify(&items);
             assert_eq!(valid.iter().all(|valid| *valid), bad.is_none());
             assert_eq!(resolved() - looked_at, chunks * size);
