@@ -147,7 +147,8 @@ impl Checkpoint {
     }
 
     /// The pieces, by age.
-    pub(super) fn pieces(&self) -> impl Iterator<Item = &Written> {
+    #[cfg(test)]
+    fn pieces(&self) -> impl Iterator<Item = &Written> {
         self.pieces.iter()
     }
 
@@ -169,6 +170,19 @@ impl Checkpoint {
         .into_iter()
         .filter_map(|at| self.pieces.get(at))
         .find(|piece| piece.has(key))
+    }
+
+    /// The leaves of its pieces, given by age, by ascending key: of each key as the newest piece that has
+    /// it says.
+    pub(super) fn leaves(&self, mut pieces: Vec<Piece>) -> impl Iterator<Item = (Hash, LeafValue)> {
+        let round = self.pieces.back().map_or(0, |newest| newest.round);
+        let older = self.pieces.partition_point(|piece| piece.round < round);
+        // Where the pieces of this round end. They may end in the middle of an older one.
+        let next = self.next();
+        let newer = pieces.split_off(older);
+        let newer = newer.into_iter().flat_map(|piece| piece.leaves);
+        let older = pieces.into_iter().flat_map(|piece| piece.leaves);
+        newer.chain(older.filter(move |(key, _)| *key >= next))
     }
 
     /// What the pieces on the disk come to, given by age.

@@ -77,7 +77,8 @@ fn refuse_remains(path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn io_error(path: &Path, error: &io::Error) -> StoreError {
+/// What an error of the file system at a path means.
+pub(super) fn io_error(path: &Path, error: &io::Error) -> StoreError {
     let message = format!("{}: {error}", path.display());
     if error.kind() == io::ErrorKind::StorageFull {
         StoreError::NoSpace(message)

@@ -1,12 +1,11 @@
 //! The state in memory from what is on the disk.
 //!
 //! ```text
-//! pieces ─┐
-//!         ├─ by first byte of the key, on all threads ─▶ leaves ─▶ tree ─ root = header's ─▶ open
-//! diffs ──┘
+//! pieces ─────────────────────▶ leaves by key ─┐
+//!                                              ├─▶ leaves ─▶ tree ─ root = header's ─▶ open
+//! diffs ─ later than the piece ▶ last by key ──┘
 //! ```
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proofmill_chain::state::overlay::WriteSet;
@@ -14,14 +13,20 @@ use proofmill_chain::tree::{LeafValue, Lookup, Tree, TreeError, value_hash};
 use proofmill_chain::types::genesis::Genesis;
 use proofmill_chain::types::hash::Hash;
 use proofmill_chain::types::units::Height;
-use rayon::prelude::{IntoParallelIterator, IntoParallelRefIterator, ParallelIterator};
+use rayon::prelude::{IntoParallelRefIterator, ParallelIterator, ParallelSliceMut};
 use rocksdb::{IteratorMode, ReadOptions};
 
 use super::checkpoint::{Checkpoint, Piece};
 use super::entry::Entry;
-use super::keys::{self, Family};
+use super::keys::{self, Family, Position};
 use super::transactions::{Ids, Waiting};
 use super::{Current, Durable, Head, Recent, Store, StoreError, diff};
+
+/// A piece as it is on the disk.
+type Stored = (Position, Box<[u8]>);
+
+/// A change that is later than the piece its key is in.
+type Later = (Hash, Height, Option<LeafValue>);
 
 /// Read ahead in scans.
 const SCAN_READAHEAD_BYTES: usize = 2 << 20;
@@ -133,18 +138,12 @@ impl Store {
             .collect::<Result<_, _>>()?;
         drop(records);
         let heights: Vec<u64> = (checkpoint.oldest().next().get()..=head.get()).collect();
-        let diffs: Vec<(Height, Vec<Entry>)> = heights
+        let later: Vec<Vec<Later>> = heights
             .par_iter()
-            .map(|height| self.diff(Height::new(*height)))
+            .map(|height| self.later(Height::new(*height), &checkpoint))
             .collect::<Result<_, _>>()?;
-        let parts: Vec<Vec<(Hash, LeafValue)>> = (0..=u8::MAX)
-            .into_par_iter()
-            .map(|first| leaves(first, &checkpoint, &pieces, &diffs))
-            .collect();
-        drop((pieces, diffs));
+        let leaves = with_changes(checkpoint.leaves(pieces), last_of_each(later));
         let refused = |error: TreeError| StoreError::corrupt(error.to_string());
-        let leaves = parts.concat();
-        drop(parts);
         let is_long = |value: &LeafValue| matches!(value.lookup(), Lookup::Elsewhere(_));
         let long = leaves.iter().filter(|(_, value)| is_long(value)).count();
         let tree = Tree::from_leaves(&leaves).map_err(refused)?;
@@ -152,22 +151,20 @@ impl Store {
     }
 
     /// The pieces on the disk, by age.
-    #[allow(
-        clippy::type_complexity,
-        reason = "a position and bytes are no type of their own"
-    )]
-    fn pieces(&self) -> Result<Vec<((Height, u32), Box<[u8]>)>, StoreError> {
+    fn pieces(&self) -> Result<Vec<Stored>, StoreError> {
         self.scan(Family::Checkpoint)
             .map(|entry| {
                 let (key, bytes) = entry?;
-                let position = keys::parse_position(&key)
-                    .ok_or_else(|| StoreError::corrupt("the key of a piece of the state"))?;
+                let position = keys::parse_position(&key).ok_or_else(|| {
+                    StoreError::corrupt("the key of a piece of the state has another length")
+                })?;
                 Ok((position, bytes))
             })
             .collect()
     }
 
-    fn diff(&self, height: Height) -> Result<(Height, Vec<Entry>), StoreError> {
+    /// What a block changed of pieces that are older.
+    fn later(&self, height: Height, checkpoint: &Checkpoint) -> Result<Vec<Later>, StoreError> {
         let bytes = self
             .latest()
             .get(Family::Diff, &keys::height_key(height))?
@@ -177,7 +174,11 @@ impl Store {
         let entries = diff::decode(&bytes).ok_or_else(|| {
             StoreError::corrupt(format!("the changes of height {height} do not decode"))
         })?;
-        Ok((height, entries))
+        let later = entries.into_iter().filter(|(key, _)| {
+            let piece = checkpoint.piece_of(key);
+            piece.is_none_or(|piece| piece.at < height)
+        });
+        Ok(later.map(|(key, value)| (key, height, value)).collect())
     }
 
     /// Checks that the long records are those that the tree names.
@@ -206,8 +207,9 @@ impl Store {
     fn restore_waiting(&self, head: Height) -> Result<Waiting, StoreError> {
         let view = self.latest();
         let indexed = match view.get(Family::Transactions, keys::INDEXED_HEIGHT)? {
-            Some(bytes) => keys::parse_height(&bytes)
-                .ok_or_else(|| StoreError::corrupt("how far the index of transactions goes"))?,
+            Some(bytes) => keys::parse_height(&bytes).ok_or_else(|| {
+                StoreError::corrupt("how far the index of transactions goes has another length")
+            })?,
             None => Height::ZERO,
         };
         if indexed > head {
@@ -237,45 +239,35 @@ impl Store {
     }
 }
 
-/// The leaves whose key begins with a byte, by ascending key.
-fn leaves(
-    first: u8,
-    checkpoint: &Checkpoint,
-    pieces: &[Piece],
-    diffs: &[(Height, Vec<Entry>)],
+/// The last change of each key, by ascending key.
+fn last_of_each(changes: Vec<Vec<Later>>) -> Vec<Entry> {
+    let mut all = changes.concat();
+    drop(changes);
+    all.par_sort_unstable_by_key(|(key, height, _)| (*key, *height));
+    let is_last = |at: usize| all.get(at + 1).is_none_or(|next| next.0 != all[at].0);
+    let last = (0..all.len()).filter(|at| is_last(*at));
+    last.map(|at| (all[at].0, all[at].2)).collect()
+}
+
+/// Leaves with changes made to them; both ascend, and so does what comes out.
+fn with_changes(
+    leaves: impl Iterator<Item = (Hash, LeafValue)>,
+    changes: Vec<Entry>,
 ) -> Vec<(Hash, LeafValue)> {
-    let below = |key: &Hash| key.as_bytes()[0] < first;
-    let within = |key: &Hash| key.as_bytes()[0] == first;
-    let mut last = BTreeMap::new();
-    for (height, entries) in diffs {
-        let start = entries.partition_point(|(key, _)| below(key));
-        for (key, value) in entries[start..].iter().take_while(|(key, _)| within(key)) {
-            let piece = checkpoint.piece_of(key);
-            if piece.is_none_or(|piece| piece.at < *height) {
-                last.insert(*key, *value);
-            }
+    let mut changes = changes.into_iter().peekable();
+    let mut made = Vec::new();
+    for (key, value) in leaves {
+        let mut unchanged = true;
+        while let Some((changed, new)) = changes.next_if(|(changed, _)| *changed <= key) {
+            unchanged = changed != key;
+            made.extend(new.map(|new| (changed, new)));
+        }
+        if unchanged {
+            made.push((key, value));
         }
     }
-    let mut there: BTreeMap<Hash, LeafValue> = BTreeMap::new();
-    // By age: what a newer piece covers an older one's records are not taken from.
-    for (piece, written) in pieces.iter().zip(checkpoint.pieces()) {
-        let start = piece.leaves.partition_point(|(key, _)| below(key));
-        for (key, value) in piece.leaves[start..]
-            .iter()
-            .take_while(|(key, _)| within(key))
-        {
-            if checkpoint.piece_of(key) == Some(written) {
-                there.insert(*key, *value);
-            }
-        }
-    }
-    for (key, value) in last {
-        match value {
-            Some(value) => there.insert(key, value),
-            None => there.remove(&key),
-        };
-    }
-    there.into_iter().collect()
+    made.extend(changes.filter_map(|(key, new)| Some((key, new?))));
+    made
 }
 
 /// The root of the state of genesis.
@@ -287,4 +279,50 @@ pub(super) fn genesis_root(writes: &WriteSet) -> Hash {
         .map(|(key, value)| (key, Some(value)))
         .collect();
     Tree::new().update(&leaves).root()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proofmill_chain::tree::LeafValue;
+    use proofmill_chain::types::hash::Hash;
+    use proofmill_chain::types::units::Height;
+    use proptest::collection::{btree_map, vec};
+    use proptest::prelude::{any, prop_assert_eq, proptest};
+
+    use super::{Later, last_of_each, with_changes};
+
+    fn key(number: u8) -> Hash {
+        Hash::new([number; Hash::LEN])
+    }
+
+    proptest! {
+        #[test]
+        fn leaves_with_changes_are_what_a_sorted_map_comes_to(
+            leaves in btree_map(any::<u8>(), any::<u8>(), 0..40),
+            blocks in vec(btree_map(any::<u8>(), any::<Option<u8>>(), 0..20), 0..6),
+        ) {
+            let value = |byte: &u8| LeafValue::of(&[*byte]);
+            let mut expected: BTreeMap<Hash, LeafValue> =
+                leaves.iter().map(|(number, byte)| (key(*number), value(byte))).collect();
+            let before = expected.clone();
+            let mut changes: Vec<Vec<Later>> = Vec::new();
+            for (height, block) in (1..).map(Height::new).zip(&blocks) {
+                for (number, byte) in block {
+                    match byte {
+                        Some(byte) => expected.insert(key(*number), value(byte)),
+                        None => expected.remove(&key(*number)),
+                    };
+                }
+                let later = block.iter();
+                let later = later.map(|(number, byte)| (key(*number), height, byte.as_ref().map(value)));
+                changes.push(later.collect());
+            }
+            // In whatever order the blocks were read.
+            changes.reverse();
+            let made = with_changes(before.into_iter(), last_of_each(changes));
+            prop_assert_eq!(made, expected.into_iter().collect::<Vec<_>>());
+        }
+    }
 }

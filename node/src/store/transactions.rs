@@ -6,6 +6,7 @@
 //! which height it goes; what is later is read from the blocks' receipts on start.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
@@ -17,7 +18,8 @@ use proofmill_chain::types::units::Height;
 use rocksdb::{DB, IngestExternalFileOptions, SstFileWriter};
 
 use super::keys::{self, Family, Position};
-use super::{Durable, StoreError, open};
+use super::open::{self, io_error};
+use super::{Durable, StoreError};
 
 /// Transactions that wait in memory before they are indexed: some 15 MB.
 const WAITING_MAX: usize = 1 << 18;
@@ -158,7 +160,7 @@ pub(super) fn make_table(
     up_to: Height,
 ) -> Result<PathBuf, StoreError> {
     clean(workshop)?;
-    fs::create_dir_all(workshop).map_err(|error| StoreError::Io(error.to_string()))?;
+    fs::create_dir_all(workshop).map_err(|error| io_error(workshop, &error))?;
     let mut all: Vec<(Hash, Position)> = waiting
         .iter()
         .flat_map(|ids| {
@@ -198,9 +200,7 @@ pub(super) fn take_table(db: &DB, table: &Path) -> Result<(), StoreError> {
 /// Removes what a crash left in the workshop.
 fn clean(workshop: &Path) -> Result<(), StoreError> {
     match fs::remove_dir_all(workshop) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(StoreError::Io(format!("{}: {error}", workshop.display())))
-        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error(workshop, &error)),
         _ => Ok(()),
     }
 }

@@ -103,6 +103,29 @@ fn a_changed_or_missing_piece_of_the_state_is_refused() {
 }
 
 #[test]
+fn keys_and_marks_of_another_length_are_refused() {
+    let short = &b"short"[..];
+    for (family, key, part) in [
+        (Family::Checkpoint, short, "the key of a piece of the state"),
+        (
+            Family::State,
+            short,
+            "a key of the state has another length",
+        ),
+        (
+            Family::Transactions,
+            keys::INDEXED_HEIGHT,
+            "how far the index of transactions goes has another length",
+        ),
+    ] {
+        let folder = folder();
+        drop(store_of(folder.path(), 2));
+        put_raw(folder.path(), family, key, Some(b"x"));
+        assert_damage(&refused(folder.path()), part);
+    }
+}
+
+#[test]
 fn a_changed_or_missing_diff_is_refused() {
     for (value, part) in [
         (None, "the changes of height 2 are missing"),
