@@ -14,7 +14,7 @@ use proofmill_chain::types::units::Height;
 use proofmill_node::genesis_file;
 use proofmill_node::home::Home;
 use proofmill_node::store::Store;
-use support::{PATIENCE, Process, Random, command, within};
+use support::{PATIENCE, Process, Random, command, count_from_environment, within};
 
 /// Kills, unless the environment says.
 const KILLS: u64 = 6;
@@ -26,10 +26,7 @@ const KILL_WITHIN_US: u64 = 30_000;
 
 #[test]
 fn what_a_killed_process_told_of_is_there() {
-    let kills = match std::env::var("PROOFMILL_KILLS") {
-        Ok(text) => text.parse().expect("a number of kills"),
-        Err(_) => KILLS,
-    };
+    let kills = count_from_environment("PROOFMILL_KILLS", KILLS);
     let mut random = Random::from_environment();
     for kill in 1..=kills {
         let place = tempfile::tempdir().expect("a directory");

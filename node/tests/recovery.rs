@@ -17,7 +17,9 @@ use proofmill_chain::types::transaction::Action;
 use proofmill_chain::types::units::{Amount, Height};
 use proofmill_node::client::{Options, Wallet};
 use proofmill_node::dev_keys;
-use support::{Devnet, Node, PATIENCE, Process, Random, command, command_line, within};
+use support::{
+    Devnet, Node, PATIENCE, Process, Random, command, command_line, count_from_environment, within,
+};
 
 /// Rounds, unless the environment says.
 const ROUNDS: u64 = 10;
@@ -32,10 +34,7 @@ const EARLY_EVERY: u64 = 3;
 
 #[test]
 fn what_is_final_survives_the_death_of_all_validators() {
-    let rounds = match std::env::var("PROOFMILL_RECOVERY_ROUNDS") {
-        Ok(text) => text.parse().expect("a number of rounds"),
-        Err(_) => ROUNDS,
-    };
+    let rounds = count_from_environment("PROOFMILL_RECOVERY_ROUNDS", ROUNDS);
     let mut random = Random::from_environment();
     let place = tempfile::tempdir().expect("a directory");
     let mut network = Network::lay_out(place.path());

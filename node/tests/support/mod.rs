@@ -39,6 +39,17 @@ pub(crate) fn within<T>(limit: Duration, what: &str, mut look: impl FnMut() -> O
     }
 }
 
+/// The count that the environment names, or the usual one.
+pub(crate) fn count_from_environment(name: &str, usual: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => match text.parse() {
+            Ok(count) => count,
+            Err(_) => panic!("{name} is a count, not `{text}`"),
+        },
+        Err(_) => usual,
+    }
+}
+
 /// Numbers that look random and come from a seed (splitmix64).
 #[derive(Clone, Debug)]
 pub(crate) struct Random(pub(crate) u64);
