@@ -40,18 +40,19 @@ mod scan;
 mod slots;
 mod update;
 mod value;
+mod walk;
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
-use self::arena::{Chunks, Kind, Leaf, Link, Pair};
+use self::arena::{Arena, Kind, Link, is_stem};
 pub use self::hash::value_hash;
 use self::index::Index;
 pub use self::patch::Patch;
 pub use self::proof::{PROOF_BYTES_MAX, PROOF_SIBLINGS_MAX, Proof, ProofLeaf};
-use self::slots::{InnerSlots, Slots};
+use self::slots::Slots;
 pub use self::value::{Change, INLINE_MAX, LeafValue, Lookup};
 use crate::crypto::sha256::Engine;
 use crate::types::hash::Hash;
@@ -73,13 +74,8 @@ pub struct Tree {
     len: usize,
     /// Names this state of this tree and its clones in this process: what a patch is for.
     stamp: u64,
-    /// The halves of the inner nodes.
-    links: Chunks<[Link; 2]>,
-    /// The halves' hashes of those that are forks, in the same slots.
-    pairs: Chunks<Pair>,
-    inner_slots: InnerSlots,
-    leaves: Chunks<Leaf>,
-    leaf_slots: Slots,
+    arena: Arena,
+    slots: Slots,
     index: Index,
 }
 
@@ -109,11 +105,8 @@ impl Tree {
             root: Hash::ZERO,
             len: 0,
             stamp: 0,
-            links: Chunks::new(),
-            pairs: Chunks::new(),
-            inner_slots: InnerSlots::default(),
-            leaves: Chunks::new(),
-            leaf_slots: Slots::default(),
+            arena: Arena::new(),
+            slots: Slots::default(),
             index: Index::new(),
         }
     }
@@ -158,13 +151,7 @@ impl Tree {
     /// Bytes of memory held, among them slots that are free and space to grow.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        size_of::<Self>()
-            + self.links.bytes()
-            + self.pairs.bytes()
-            + self.inner_slots.bytes()
-            + self.leaves.bytes()
-            + self.leaf_slots.bytes()
-            + self.index.bytes()
+        size_of::<Self>() + self.arena.bytes() + self.slots.bytes() + self.index.bytes()
     }
 
     /// What a key has: a short value itself, of a longer one the hash.
@@ -219,16 +206,16 @@ impl Tree {
         let mut link = self.top;
         while link.is_inner() {
             let right = bit(key, siblings.len());
-            let halves = self.links.get(link.slot());
-            siblings.push(if is_fork(halves) {
-                self.pairs.get(link.slot()).get(!right)
-            } else {
+            let halves = self.arena.links(link.slot());
+            siblings.push(if is_stem(link.slot()) {
                 self.inner_hash(halves[usize::from(!right)])
+            } else {
+                *self.arena.pair(link.slot()).get(!right)
             });
             link = halves[usize::from(right)];
         }
         let leaf = (link.kind() == Kind::Leaf).then(|| {
-            let leaf = self.leaves.get(link.slot());
+            let leaf = self.arena.leaf(link.slot());
             ProofLeaf {
                 key: leaf.key,
                 value: leaf.value(link).hash(),
@@ -252,7 +239,7 @@ impl Tree {
             let mut deeper = false;
             for (link, key) in links.iter_mut().zip(keys) {
                 if link.is_inner() {
-                    *link = self.links.get(link.slot())[usize::from(bit(key, depth))];
+                    *link = self.arena.links(link.slot())[usize::from(bit(key, depth))];
                     self.prefetch(*link);
                     deeper |= link.is_inner();
                 }
@@ -271,8 +258,8 @@ impl Tree {
     fn prefetch(&self, link: Link) {
         match link.kind() {
             Kind::Empty => {}
-            Kind::Inner => self.links.prefetch(link.slot()),
-            Kind::Leaf => self.leaves.prefetch(link.slot()),
+            Kind::Inner => self.arena.prefetch_links(link.slot()),
+            Kind::Leaf => self.arena.prefetch_leaf(link.slot()),
         }
     }
 
@@ -283,14 +270,14 @@ impl Tree {
         let mut stems = Vec::new();
         let mut at = link;
         while at.is_inner() {
-            let halves = self.links.get(at.slot());
-            if is_fork(halves) {
-                let fork = hash::inner_hash(self.pairs.get(at.slot()));
+            let halves = self.arena.links(at.slot());
+            if !is_stem(at.slot()) {
+                let fork = hash::inner_hash(self.arena.pair(at.slot()).halves());
                 return stems.iter().rev().fold(fork, |below, right| {
-                    hash::inner_hash(&if *right {
-                        Pair::new(&Hash::ZERO, &below)
+                    hash::inner_hash(if *right {
+                        [&Hash::ZERO, &below]
                     } else {
-                        Pair::new(&below, &Hash::ZERO)
+                        [&below, &Hash::ZERO]
                     })
                 });
             }
@@ -304,13 +291,13 @@ impl Tree {
     /// What a key has, given the subtree at a depth that has it if any has.
     fn read_below(&self, mut link: Link, mut depth: usize, key: &Hash) -> Lookup<'_> {
         while link.is_inner() {
-            link = self.links.get(link.slot())[usize::from(bit(key, depth))];
+            link = self.arena.links(link.slot())[usize::from(bit(key, depth))];
             depth += 1;
         }
         if link == Link::EMPTY {
             return Lookup::Absent;
         }
-        let leaf = self.leaves.get(link.slot());
+        let leaf = self.arena.leaf(link.slot());
         if leaf.key == *key {
             leaf.lookup(link)
         } else {
@@ -329,12 +316,6 @@ impl core::fmt::Debug for Tree {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(f, "Tree of {} with root {}", self.len, self.root)
     }
-}
-
-/// Whether neither half of an inner node is empty. Else it is a stem, and below is no leaf but
-/// another inner node.
-fn is_fork(halves: &[Link; 2]) -> bool {
-    !halves.contains(&Link::EMPTY)
 }
 
 /// The bit of a key that a node at `depth` splits by, the highest first; zero below the last.

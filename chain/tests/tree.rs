@@ -179,6 +179,76 @@ fn keys_that_differ_in_the_last_bit_only_fit_a_small_stack() {
     assert!(!longer.verify(&tree.root(), &low, Some(b"a")));
 }
 
+/// Two keys that share so many bits and nothing with others but by chance.
+fn twins(shared: usize) -> [Hash; 2] {
+    let key = Hash::of("twins", &[&shared.to_le_bytes()]);
+    let mut other = *key.as_bytes();
+    other[shared / 8] ^= 0x80 >> (shared % 8);
+    [key, Hash::new(other)]
+}
+
+/// Few changes far apart, so that each is alone below a node of the tree: all that can become of a
+/// value, at the end of short paths and of paths too long to be walked in one go.
+#[test]
+fn a_change_that_is_alone_below_a_node_is_the_definition() {
+    let twins: Vec<_> = [24, 33, 47, 48, 49, 63, 64, 65, 100, 255].map(twins).into();
+    let mut model: Model = spread(3_000).into_iter().collect();
+    model.extend(twins.iter().flatten().map(|key| (*key, b"twin".to_vec())));
+    let mut tree = after(Tree::new(), &changes(&model));
+    let values: [Option<&[u8]>; 6] = [
+        Some(b"new"),
+        Some(&[7; INLINE_MAX]),
+        Some(&[8; INLINE_MAX + 1]),
+        Some(&[9; 100]),
+        None,
+        Some(b"back"),
+    ];
+    for (round, value) in values.into_iter().enumerate() {
+        let keys: Vec<Hash> = model.keys().copied().collect();
+        let absent = (0..40_u32).map(|n| Hash::of("absent", &[&n.to_le_bytes()]));
+        let mut made: Vec<Change> = keys
+            .iter()
+            .skip(round)
+            .step_by(90)
+            .chain(twins.iter().map(|twins| &twins[round % 2]))
+            .map(|key| change(*key, value))
+            // What is there already, and what is not there and goes.
+            .chain(keys.iter().skip(50).step_by(90).map(|key| {
+                let is_there = model.get(key).map(Vec::as_slice);
+                change(*key, is_there)
+            }))
+            .chain(absent.map(|key| change(key, None)))
+            .collect();
+        made.sort_unstable_by_key(|(key, _)| *key);
+        made.dedup_by_key(|(key, _)| *key);
+        for (key, new) in &made {
+            match (new, value) {
+                (None, _) => drop(model.remove(key)),
+                (Some(new), Some(value)) if *new == LeafValue::of(value) => {
+                    model.insert(*key, value.to_vec());
+                }
+                // It stays.
+                (Some(_), _) => {}
+            }
+        }
+        let expected = (naive_root(&model), model.len());
+        for threads in [1, 3] {
+            let patch = on_threads(threads, || tree.update(&made));
+            assert_eq!((patch.root(), patch.len()), expected, "round {round}");
+            for key in &keys {
+                let found = patch.read(&tree, key).expect("the patch is the tree's");
+                check_lookup(found, model.get(key).map(Vec::as_slice));
+            }
+        }
+        tree = after(tree, &made);
+        check_reads(&tree, &model, &keys);
+        for key in keys.iter().step_by(17) {
+            let proof = tree.prove(key);
+            assert!(proof.verify(&tree.root(), key, model.get(key).map(Vec::as_slice)));
+        }
+    }
+}
+
 #[test]
 fn changes_out_of_order_count_as_if_made_one_by_one() {
     let [a, b] = [Hash::new([1; 32]), Hash::new([2; 32])];

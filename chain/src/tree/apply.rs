@@ -1,86 +1,147 @@
 //! How a patch becomes the tree: its nodes are written over those they replace.
 
 use super::arena::{Leaf, Link};
-use super::patch::{Fate, Half, NEW, Part, Patch};
+use super::patch::{Fate, Half, NEW, Part, Patch, Rewrite};
 use super::{Tree, TreeError};
+
+/// New leaves of a part that are worth a run of slots in the order of their keys.
+const RUN_MIN: usize = 16;
+
+/// Where a part's leaves and nodes are to be; what becomes no part of the tree keeps [`NEW`].
+struct Places {
+    leaves: Vec<u32>,
+    nodes: Vec<u32>,
+}
 
 /// Makes a patch's nodes those of the tree.
 pub(super) fn apply(tree: &mut Tree, patch: &Patch) -> Result<(), TreeError> {
     patch.check_base(tree)?;
     let most = |count: fn(&Part) -> usize| patch.parts().map(count).sum::<usize>();
-    if most(|part| part.nodes.len()) > tree.inner_slots.room()
-        || most(|part| part.leaves.len()) > tree.leaf_slots.room()
-    {
+    let nodes = most(|part| part.nodes.len()).max(most(|part| part.leaves.len()));
+    if nodes > tree.slots.room() {
         return Err(TreeError::Full);
     }
     for part in patch.parts() {
-        tree.inner_slots.give_back(&part.inner_gone);
-        tree.leaf_slots.give_back(&part.leaves_gone);
+        tree.slots.give_back_inner(&part.inner_gone);
+        tree.slots.give_back_leaves(&part.leaves_gone);
     }
     let mut tops: Vec<Link> = Vec::with_capacity(patch.parts.len() + 1);
     let mut changed = Vec::new();
     for part in patch.parts() {
-        let leaves = write_leaves(tree, part);
-        let top = write_nodes(tree, part, &leaves, &tops);
-        tops.push(top);
+        let places = place(tree, part);
+        tops.push(write(tree, part, &places, &tops));
         changed.extend_from_slice(&part.index);
     }
     tree.top = tops.pop().expect("the crown's top was pushed last");
     tree.root = patch.root();
     tree.len = patch.len();
     tree.stamp = super::next_stamp();
-    tree.index.refresh(&tree.links, tree.top, changed);
-    tree.index.grow(&tree.links, tree.len);
+    tree.index.refresh(&tree.arena, tree.top, changed);
+    tree.index.grow(&tree.arena, tree.len);
     Ok(())
 }
 
-/// Writes a part's leaves and gives the links to them.
-fn write_leaves(tree: &mut Tree, part: &Part) -> Vec<Link> {
-    for leaf in &part.leaves {
-        tree.leaves.prefetch(leaf.slot);
+/// Finds slots for what is new, and begins to load the others.
+fn place(tree: &mut Tree, part: &Part) -> Places {
+    let mut new_leaves = 0;
+    let leaves = part.leaves.iter().map(|leaf| {
+        tree.arena.prefetch_leaf(leaf.slot);
+        new_leaves += usize::from(leaf.slot == NEW);
+        leaf.slot
+    });
+    let leaves = leaves.collect();
+    let nodes = part.nodes.iter().map(|node| {
+        tree.arena.prefetch_inner(node.slot);
+        node.slot
+    });
+    let nodes = nodes.collect();
+    for (turn, _) in &part.turned {
+        tree.arena.prefetch_pair(turn.slot());
     }
-    part.leaves
-        .iter()
-        .map(|leaf| {
-            let slot = match leaf.slot {
-                NEW => tree.leaf_slots.take(),
-                slot => slot,
-            };
-            tree.leaves.put(slot, Leaf::new(leaf.key, &leaf.value));
-            Link::leaf(slot, leaf.value.is_inline())
-        })
-        .collect()
+    for rewrite in &part.rewrites {
+        tree.arena.prefetch_leaf(rewrite.leaf.slot);
+    }
+    let mut places = Places { leaves, nodes };
+    if new_leaves >= RUN_MIN && tree.slots.begin_run() {
+        place_in_order(tree, part, &mut places);
+    } else {
+        for slot in &mut places.leaves {
+            if *slot == NEW {
+                *slot = tree.slots.leaves.take();
+                tree.arena.grow(*slot);
+            }
+        }
+        for (node, slot) in part.nodes.iter().zip(&mut places.nodes) {
+            if *slot == NEW && node.fate == Fate::Live {
+                *slot = tree.slots.take_inner(!node.is_fork());
+                tree.arena.grow(*slot);
+            }
+        }
+    }
+    places
 }
 
-/// Writes a part's inner nodes, given the links to its leaves and to the tops of the parts before
-/// it, and gives the link to its top.
-fn write_nodes(tree: &mut Tree, part: &Part, leaves: &[Link], tops: &[Link]) -> Link {
-    // New slots ascend with the depth, like the nodes: a walk down goes through memory one way.
-    let mut slots = Vec::with_capacity(part.nodes.len());
-    for node in &part.nodes {
-        let slot = match node.slot {
-            NEW if node.fate == Fate::Live => tree.inner_slots.take(node.is_fork()),
-            slot => slot,
-        };
-        tree.links.prefetch(slot);
-        tree.pairs.prefetch(slot);
-        slots.push(slot);
+/// Gives slots out in the order of the keys, a fork's between those of its halves: then the lowest
+/// forks of a subtree and its leaves have the same numbers, and are in the same page.
+fn place_in_order(tree: &mut Tree, part: &Part, places: &mut Places) {
+    // Each with whether its left half is done.
+    let mut open = vec![(part.top, false)];
+    while let Some((half, left_done)) = open.pop() {
+        match half {
+            Half::Leaf(at) => {
+                let slot = &mut places.leaves[at as usize];
+                if *slot == NEW {
+                    *slot = tree.slots.leaves.take_next();
+                    tree.arena.grow(*slot);
+                }
+            }
+            Half::Inner(at) if !left_done => {
+                let [left, right] = part.nodes[at as usize].halves;
+                open.extend([(right, false), (half, true), (left, false)]);
+            }
+            Half::Inner(at) => {
+                let slot = &mut places.nodes[at as usize];
+                if *slot == NEW {
+                    *slot = if part.nodes[at as usize].is_fork() {
+                        tree.slots.forks.take_next()
+                    } else {
+                        tree.slots.take_inner(true)
+                    };
+                    tree.arena.grow(*slot);
+                }
+            }
+            Half::Base(_) | Half::Rewrite(_) | Half::Part(_) | Half::PartLeaf(_) => {}
+        }
+    }
+}
+
+/// Writes a part to its places, given the links to the tops of the parts before it, and gives the
+/// link to its top.
+fn write(tree: &mut Tree, part: &Part, places: &Places, tops: &[Link]) -> Link {
+    for (leaf, slot) in part.leaves.iter().zip(&places.leaves) {
+        tree.arena.put_leaf(*slot, Leaf::new(leaf.key, &leaf.value));
+    }
+    for Rewrite { leaf, .. } in &part.rewrites {
+        tree.arena
+            .put_leaf(leaf.slot, Leaf::new(leaf.key, &leaf.value));
+    }
+    for (turn, hash) in &part.turned {
+        tree.arena.put_hash(turn.slot(), turn.right(), hash);
     }
     let link = |half| match half {
         Half::Base(link) => link,
-        Half::Inner(at) => Link::inner(slots[at as usize]),
-        Half::Leaf(at) => leaves[at as usize],
+        Half::Rewrite(at) => part.rewrites[at as usize].top,
+        Half::Inner(at) => Link::inner(places.nodes[at as usize]),
+        Half::Leaf(at) => Link::leaf(
+            places.leaves[at as usize],
+            part.leaves[at as usize].value.is_inline(),
+        ),
         Half::Part(at) | Half::PartLeaf(at) => tops[at as usize],
     };
-    for ((node, pair), slot) in part.nodes.iter().zip(&part.pairs).zip(&slots) {
-        if node.fate != Fate::Live {
-            continue;
+    for ((node, pair), slot) in part.nodes.iter().zip(&part.pairs).zip(&places.nodes) {
+        if node.fate == Fate::Live {
+            tree.arena.put_inner(*slot, node.halves.map(link), pair);
         }
-        if node.is_fork() {
-            tree.pairs.put(*slot, *pair);
-        }
-        let [left, right] = node.halves;
-        tree.links.put(*slot, [link(left), link(right)]);
     }
     link(part.top)
 }

@@ -1,18 +1,26 @@
-//! Where the nodes of the tree live: numbered slots in chunks that never move.
+//! Where the nodes of the tree live: numbered slots in pages that never move.
+//!
+//! A slot has room for a leaf and for a fork, an inner node both of whose halves are there. A tree
+//! has one fork less than leaves, so both fill the pages side by side, and where their slots were
+//! given out in the order of the keys (see `apply`), the lowest levels of a subtree and its leaves
+//! are in one page of memory: a walk down then waits once for the processor to find the page,
+//! and not once for every node. A stem, an inner node with an empty half, needs no hashes; 4 of 13
+//! inner nodes are stems, and they have slots of their own.
 
 use super::prefetch::prefetch;
 use super::value::{LeafValue, Lookup, lookup};
-use crate::crypto::sha256::Block;
 use crate::types::hash::Hash;
 
-/// Slots in a chunk, as a power of two.
-pub(super) const CHUNK_BITS: u32 = 14;
-/// Slots in a chunk.
-pub(super) const CHUNK: usize = 1 << CHUNK_BITS;
-/// Most chunks in an arena: a link has 30 bits for the slot.
-pub(super) const CHUNKS_MAX: usize = 1 << (30 - CHUNK_BITS);
-/// Chunks at the beginning that grow bit by bit, so that a small tree is small.
-const GROWING_CHUNKS: usize = 2;
+/// Leaves in a page, and forks.
+pub(super) const PAGE_SLOTS: u32 = 30;
+/// Bits of a slot's number for its place in the page.
+pub(super) const PAGE_BITS: u32 = 5;
+/// Marks the slot of a stem; also, one more than the highest number of each kind.
+pub(super) const STEM: u32 = 1 << 29;
+/// Pages in a chunk, as a power of two: 1 MiB.
+const PAGES: u32 = 8;
+/// Stems in a chunk, as a power of two: 128 KiB.
+const STEMS: u32 = 14;
 
 /// A subtree: its top's slot and two bits of kind.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -37,11 +45,30 @@ pub(super) struct Leaf {
 /// The hashes of a fork's halves: one line of the cache, and what the node hashes.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
-pub(super) struct Pair(Block);
+pub(super) struct Pair([Hash; 2]);
 
-/// Values by slot, in chunks that hold nothing until one of their slots is used.
+/// A page of memory, of 4 KiB on the common processors.
+#[derive(Clone, Copy)]
+#[repr(C, align(4096))]
+struct Page {
+    leaves: [Leaf; PAGE_SLOTS as usize],
+    pairs: [Pair; PAGE_SLOTS as usize],
+    links: [[Link; 2]; PAGE_SLOTS as usize],
+}
+
+const _: () = assert!(size_of::<Page>() == 4096, "a page of memory");
+
+/// The nodes of a tree.
 #[derive(Clone)]
-pub(super) struct Chunks<T>(Vec<Vec<T>>);
+pub(super) struct Arena {
+    pages: Chunks<Page, PAGES>,
+    stems: Chunks<[Link; 2], STEMS>,
+}
+
+/// Values by number, in chunks of 2^`BITS` that never move, except that the first one grows bit by
+/// bit, so that a small tree is small.
+#[derive(Clone)]
+struct Chunks<T, const BITS: u32>(Vec<Vec<T>>);
 
 impl Link {
     const KIND: u32 = 0b11 << 30;
@@ -87,6 +114,11 @@ impl Link {
 }
 
 impl Leaf {
+    const NONE: Self = Self {
+        key: Hash::ZERO,
+        payload: [0; Hash::LEN],
+    };
+
     pub(super) const fn new(key: Hash, value: &LeafValue) -> Self {
         Self {
             key,
@@ -104,72 +136,198 @@ impl Leaf {
 }
 
 impl Pair {
-    pub(super) const ZERO: Self = Self([0; 64]);
-
-    pub(super) fn new(left: &Hash, right: &Hash) -> Self {
-        let mut pair = Self::ZERO;
-        pair.set(false, left);
-        pair.set(true, right);
-        pair
-    }
+    pub(super) const ZERO: Self = Self([Hash::ZERO; 2]);
 
     /// The hash of a half.
-    pub(super) fn get(&self, right: bool) -> Hash {
-        let (halves, _) = self.0.as_chunks::<{ Hash::LEN }>();
-        Hash::new(halves[usize::from(right)])
+    pub(super) fn get(&self, right: bool) -> &Hash {
+        &self.0[usize::from(right)]
     }
 
     pub(super) fn set(&mut self, right: bool, hash: &Hash) {
-        let (halves, _) = self.0.as_chunks_mut::<{ Hash::LEN }>();
-        halves[usize::from(right)] = *hash.as_bytes();
+        self.0[usize::from(right)] = *hash;
     }
 
     /// What the node hashes.
-    pub(super) const fn bytes(&self) -> &Block {
-        &self.0
+    pub(super) const fn halves(&self) -> [&Hash; 2] {
+        self.0.each_ref()
     }
 }
 
-impl<T: Copy> Chunks<T> {
+impl Page {
+    const EMPTY: Self = Self {
+        leaves: [Leaf::NONE; PAGE_SLOTS as usize],
+        pairs: [Pair::ZERO; PAGE_SLOTS as usize],
+        links: [[Link::EMPTY; 2]; PAGE_SLOTS as usize],
+    };
+}
+
+impl Arena {
     pub(super) const fn new() -> Self {
-        Self(Vec::new())
-    }
-
-    #[inline]
-    pub(super) fn get(&self, slot: u32) -> &T {
-        &self.0[(slot >> CHUNK_BITS) as usize][slot as usize % CHUNK]
-    }
-
-    /// Begins to load what is in a slot, if anything is.
-    #[inline]
-    pub(super) fn prefetch(&self, slot: u32) {
-        let chunk = self.0.get((slot >> CHUNK_BITS) as usize);
-        if let Some(value) = chunk.and_then(|values| values.get(slot as usize % CHUNK)) {
-            prefetch(value);
+        Self {
+            pages: Chunks(Vec::new()),
+            stems: Chunks(Vec::new()),
         }
     }
 
-    /// Puts a value into a slot. Those of a chunk are used in order for the first time.
+    /// The halves of an inner node.
     #[inline]
-    pub(super) fn put(&mut self, slot: u32, value: T) {
-        let (chunk, at) = ((slot >> CHUNK_BITS) as usize, slot as usize % CHUNK);
-        if chunk >= self.0.len() {
-            self.0.resize_with(chunk + 1, Vec::new);
+    pub(super) fn links(&self, slot: u32) -> &[Link; 2] {
+        if is_stem(slot) {
+            self.stems.get(slot & !STEM)
+        } else {
+            &self.pages.get(slot >> PAGE_BITS).links[in_page(slot)]
         }
-        let values = &mut self.0[chunk];
-        if let Some(place) = values.get_mut(at) {
-            *place = value;
-            return;
+    }
+
+    /// The halves of an inner node, and the hash of one of them, which of a stem is zero if that half
+    /// is empty.
+    #[inline]
+    pub(super) fn links_and_hash(&self, slot: u32, right: bool) -> (&[Link; 2], &Hash) {
+        if is_stem(slot) {
+            (self.stems.get(slot & !STEM), &Hash::ZERO)
+        } else {
+            let page = self.pages.get(slot >> PAGE_BITS);
+            let at = in_page(slot);
+            (&page.links[at], page.pairs[at].get(right))
         }
-        if values.capacity() == 0 && chunk >= GROWING_CHUNKS {
-            values.reserve_exact(CHUNK);
+    }
+
+    /// The hashes of a fork's halves.
+    #[inline]
+    pub(super) fn pair(&self, slot: u32) -> &Pair {
+        &self.pages.get(slot >> PAGE_BITS).pairs[in_page(slot)]
+    }
+
+    #[inline]
+    pub(super) fn leaf(&self, slot: u32) -> &Leaf {
+        &self.pages.get(slot >> PAGE_BITS).leaves[in_page(slot)]
+    }
+
+    /// Begins to load the halves of an inner node, if there is one.
+    #[inline]
+    pub(super) fn prefetch_links(&self, slot: u32) {
+        if is_stem(slot) {
+            if let Some(links) = self.stems.find(slot & !STEM) {
+                prefetch(links);
+            }
+        } else if let Some(page) = self.pages.find(slot >> PAGE_BITS) {
+            prefetch(&page.links[in_page(slot)]);
         }
-        values.push(value);
+    }
+
+    /// Begins to load the halves of an inner node, and their hashes if it is a fork.
+    #[inline]
+    pub(super) fn prefetch_inner(&self, slot: u32) {
+        self.prefetch_links(slot);
+        if !is_stem(slot) {
+            self.prefetch_pair(slot);
+        }
+    }
+
+    /// Begins to load the hashes of a fork's halves, if there is one.
+    #[inline]
+    pub(super) fn prefetch_pair(&self, slot: u32) {
+        if let Some(page) = self.pages.find(slot >> PAGE_BITS) {
+            prefetch(&page.pairs[in_page(slot)]);
+        }
+    }
+
+    /// Begins to load a leaf, if there is one.
+    #[inline]
+    pub(super) fn prefetch_leaf(&self, slot: u32) {
+        if let Some(page) = self.pages.find(slot >> PAGE_BITS) {
+            prefetch(&page.leaves[in_page(slot)]);
+        }
+    }
+
+    /// Makes room for the slots up to one. Of each kind they are used in order for the first time.
+    #[inline]
+    pub(super) fn grow(&mut self, slot: u32) {
+        if is_stem(slot) {
+            self.stems.grow(slot & !STEM, [Link::EMPTY; 2]);
+        } else {
+            self.pages.grow(slot >> PAGE_BITS, Page::EMPTY);
+        }
+    }
+
+    /// Writes a leaf into a slot that there is.
+    #[inline]
+    pub(super) fn put_leaf(&mut self, slot: u32, leaf: Leaf) {
+        self.pages.get_mut(slot >> PAGE_BITS).leaves[in_page(slot)] = leaf;
+    }
+
+    /// Writes an inner node into a slot that there is; a stem has no hashes.
+    #[inline]
+    pub(super) fn put_inner(&mut self, slot: u32, links: [Link; 2], pair: &Pair) {
+        if is_stem(slot) {
+            *self.stems.get_mut(slot & !STEM) = links;
+        } else {
+            let page = self.pages.get_mut(slot >> PAGE_BITS);
+            page.links[in_page(slot)] = links;
+            page.pairs[in_page(slot)] = *pair;
+        }
+    }
+
+    /// Writes the hash of one half of a fork that there is.
+    #[inline]
+    pub(super) fn put_hash(&mut self, slot: u32, right: bool, hash: &Hash) {
+        self.pages.get_mut(slot >> PAGE_BITS).pairs[in_page(slot)].set(right, hash);
     }
 
     /// Bytes of memory held.
     pub(super) fn bytes(&self) -> usize {
-        let slots: usize = self.0.iter().map(Vec::capacity).sum();
-        slots * size_of::<T>() + self.0.capacity() * size_of::<Vec<T>>()
+        self.pages.bytes() + self.stems.bytes()
+    }
+}
+
+/// Whether a slot is a stem's, and not a fork's.
+#[inline]
+pub(super) const fn is_stem(slot: u32) -> bool {
+    slot & STEM != 0
+}
+
+#[inline]
+const fn in_page(slot: u32) -> usize {
+    (slot & ((1 << PAGE_BITS) - 1)) as usize
+}
+
+impl<T: Copy, const BITS: u32> Chunks<T, BITS> {
+    const LEN: usize = 1 << BITS;
+
+    #[inline]
+    fn get(&self, at: u32) -> &T {
+        &self.0[(at >> BITS) as usize][at as usize % Self::LEN]
+    }
+
+    #[inline]
+    fn get_mut(&mut self, at: u32) -> &mut T {
+        &mut self.0[(at >> BITS) as usize][at as usize % Self::LEN]
+    }
+
+    #[inline]
+    fn find(&self, at: u32) -> Option<&T> {
+        let chunk = self.0.get((at >> BITS) as usize)?;
+        chunk.get(at as usize % Self::LEN)
+    }
+
+    /// Makes values until there is one of this number.
+    #[inline]
+    fn grow(&mut self, at: u32, empty: T) {
+        while self.find(at).is_none() {
+            if self.0.last().is_none_or(|chunk| chunk.len() == Self::LEN) {
+                let is_first = self.0.is_empty();
+                let capacity = if is_first { 0 } else { Self::LEN };
+                self.0.push(Vec::with_capacity(capacity));
+            }
+            if let Some(chunk) = self.0.last_mut() {
+                chunk.push(empty);
+            }
+        }
+    }
+
+    /// Bytes of memory held.
+    fn bytes(&self) -> usize {
+        let values: usize = self.0.iter().map(Vec::capacity).sum();
+        values * size_of::<T>() + self.0.capacity() * size_of::<Vec<T>>()
     }
 }

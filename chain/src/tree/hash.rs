@@ -7,7 +7,6 @@
 
 use sha2::{Digest, Sha256};
 
-use super::arena::Pair;
 use super::value::{INLINE_MAX, LeafValue};
 use crate::crypto::sha256::{Block, Engine};
 use crate::types::hash::Hash;
@@ -36,8 +35,8 @@ pub(super) fn leaf_hash(key: &Hash, value: &Hash) -> Hash {
 }
 
 /// The hash of an inner node.
-pub(super) fn inner_hash(pair: &Pair) -> Hash {
-    let [hash] = Engine::fastest().hash_pairs([pair.bytes()]);
+pub(super) fn inner_hash(halves: [&Hash; 2]) -> Hash {
+    let [hash] = Engine::fastest().hash_pairs([halves]);
     hash
 }
 

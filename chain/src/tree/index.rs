@@ -5,7 +5,7 @@
 //! three levels below it are all that is walked. Where the tree ends above k, the entries under its
 //! leaf all point to it. It does not shrink.
 
-use super::arena::{Chunks, Link};
+use super::arena::{Arena, Link};
 use super::prefetch::prefetch;
 use crate::types::hash::Hash;
 
@@ -70,12 +70,7 @@ impl Index {
     }
 
     /// Looks up again what changed, in a tree of these inner nodes under `top`.
-    pub(super) fn refresh(
-        &mut self,
-        links: &Chunks<[Link; 2]>,
-        top: Link,
-        mut changed: Vec<Changed>,
-    ) {
+    pub(super) fn refresh(&mut self, arena: &Arena, top: Link, mut changed: Vec<Changed>) {
         changed.sort_unstable();
         let mut done = 0;
         for Changed { prefix, depth } in changed {
@@ -89,21 +84,21 @@ impl Index {
                 if !link.is_inner() {
                     break;
                 }
-                link = links.get(link.slot())[usize::from(prefix << level >> 63 == 1)];
+                link = arena.links(link.slot())[usize::from(prefix << level >> 63 == 1)];
             }
             let count = 1 << self.depth.saturating_sub(depth);
             done = first + count;
-            fill(&mut self.entries[first..done], links, link);
+            fill(&mut self.entries[first..done], arena, link);
         }
     }
 
     /// Grows until there are less than two leaves per entry.
-    pub(super) fn grow(&mut self, links: &Chunks<[Link; 2]>, leaves: usize) {
+    pub(super) fn grow(&mut self, arena: &Arena, leaves: usize) {
         while self.depth < DEPTH_MAX && leaves >> (self.depth + 1) > 0 {
             let mut entries = Vec::with_capacity(self.entries.len() * 2);
             for link in &self.entries {
                 entries.extend(if link.is_inner() {
-                    *links.get(link.slot())
+                    *arena.links(link.slot())
                 } else {
                     [*link; 2]
                 });
@@ -125,18 +120,19 @@ impl Index {
     }
 }
 
-fn first_bits(key: &Hash) -> u64 {
+/// The first 64 bits of a key.
+pub(super) fn first_bits(key: &Hash) -> u64 {
     let (first, _) = key.as_bytes().split_first_chunk().expect("32 is over 8");
     u64::from_be_bytes(*first)
 }
 
 /// Fills the entries under a subtree.
-fn fill(entries: &mut [Link], links: &Chunks<[Link; 2]>, link: Link) {
+fn fill(entries: &mut [Link], arena: &Arena, link: Link) {
     if entries.len() > 1 && link.is_inner() {
-        let [left, right] = *links.get(link.slot());
+        let [left, right] = *arena.links(link.slot());
         let (to_left, to_right) = entries.split_at_mut(entries.len() / 2);
-        fill(to_left, links, left);
-        fill(to_right, links, right);
+        fill(to_left, arena, left);
+        fill(to_right, arena, right);
     } else {
         entries.fill(link);
     }

@@ -1,10 +1,11 @@
 //! A change of the tree that is computed but not made: a speculative block's.
 //!
 //! A patch is made of parts: the crown, where many changes meet, and below it parts that one
-//! thread each computed. Nodes of a part are in order of depth, those of the same depth from left
-//! to right, and name each other by their place in it.
+//! thread each computed. Nodes of a part name each other by their place in it, and come before those
+//! below them. A subtree in which one leaf gets another value and nothing else happens is not made
+//! anew: of it there are the leaf and the hashes that change.
 
-use super::arena::{Link, Pair};
+use super::arena::{Link, Pair, STEM, is_stem};
 use super::hash::{leaf_hashes, value_hashes};
 use super::index::Changed;
 use super::value::{LeafValue, Lookup};
@@ -12,12 +13,12 @@ use super::{Tree, TreeError, bit};
 use crate::crypto::sha256::{Engine, LANES};
 use crate::types::hash::Hash;
 
-/// No place in the tree yet.
+/// No place in the tree yet. Among inner nodes it is no fork's.
 pub(super) const NEW: u32 = u32::MAX;
 
 /// New nodes for a [`Tree`], and which of its nodes they replace.
 ///
-/// It belongs to the state of the tree it was computed from and to no other. It holds about a
+/// It belongs to the state of the tree it was computed from and to no other. It holds about half a
 /// kilobyte for each key changed in a tree of a million.
 #[derive(Clone)]
 pub struct Patch {
@@ -40,6 +41,10 @@ pub(super) struct Part {
     /// The hashes of the halves of each node.
     pub(super) pairs: Vec<Pair>,
     pub(super) leaves: Vec<NewLeaf>,
+    /// Subtrees where only a value changes.
+    pub(super) rewrites: Vec<Rewrite>,
+    /// The hashes that change in the forks of those, each with where.
+    pub(super) turned: Vec<(Turn, Hash)>,
     /// Slots of the tree that are no longer needed.
     pub(super) inner_gone: Vec<u32>,
     pub(super) leaves_gone: Vec<u32>,
@@ -58,6 +63,8 @@ pub(super) enum Half {
     Inner(u32),
     /// A leaf of the same part.
     Leaf(u32),
+    /// A subtree of the tree, a node, in which a leaf has another value.
+    Rewrite(u32),
     /// The top of another part, a node.
     Part(u32),
     /// The top of another part, a leaf.
@@ -72,10 +79,19 @@ pub(super) struct Node {
     pub(super) slot: u32,
     pub(super) place: Place,
     pub(super) depth: u16,
-    /// Whether the node it replaces is a fork.
-    pub(super) was_fork: bool,
     pub(super) fate: Fate,
 }
+
+/// A subtree of the tree in which one leaf has another value and all else stays.
+#[derive(Clone)]
+pub(super) struct Rewrite {
+    pub(super) top: Link,
+    pub(super) leaf: NewLeaf,
+}
+
+/// A half of an inner node of the tree.
+#[derive(Clone, Copy)]
+pub(super) struct Turn(u32);
 
 /// What becomes of a node.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -116,6 +132,25 @@ impl Place {
     }
 }
 
+impl Turn {
+    /// Of no node.
+    pub(super) const NOWHERE: Self = Self::new(STEM, false);
+
+    pub(super) const fn new(slot: u32, right: bool) -> Self {
+        Self(slot << 1 | right as u32)
+    }
+
+    /// The node's slot.
+    pub(super) const fn slot(self) -> u32 {
+        self.0 >> 1
+    }
+
+    /// Whether it is the right half.
+    pub(super) const fn right(self) -> bool {
+        self.0 & 1 == 1
+    }
+}
+
 impl Half {
     pub(super) const EMPTY: Self = Self::Base(Link::EMPTY);
 
@@ -123,7 +158,7 @@ impl Half {
     const fn is_inner(self) -> bool {
         match self {
             Self::Base(link) => link.is_inner(),
-            Self::Inner(_) | Self::Part(_) => true,
+            Self::Inner(_) | Self::Part(_) | Self::Rewrite(_) => true,
             Self::Leaf(_) | Self::PartLeaf(_) => false,
         }
     }
@@ -181,6 +216,14 @@ impl Patch {
                         Lookup::Absent
                     });
                 }
+                Half::Rewrite(at) => {
+                    let Rewrite { top, leaf } = &part.rewrites[at as usize];
+                    return Ok(if leaf.key == *key {
+                        leaf.value.lookup()
+                    } else {
+                        tree.read_below(*top, depth, key)
+                    });
+                }
                 Half::Part(at) | Half::PartLeaf(at) => {
                     part = &self.parts[at as usize];
                     part.top
@@ -219,6 +262,8 @@ impl Part {
             nodes: Vec::new(),
             pairs: Vec::new(),
             leaves: Vec::new(),
+            rewrites: Vec::new(),
+            turned: Vec::new(),
             inner_gone: Vec::new(),
             leaves_gone: Vec::new(),
             came: 0,
@@ -247,17 +292,12 @@ impl Part {
             return self.hash;
         }
         let (at, right) = place.node();
-        self.pairs[at].get(right)
+        *self.pairs[at].get(right)
     }
 
     pub(super) fn add_leaf(&mut self, place: Place, slot: u32, key: Hash, value: LeafValue) {
         self.came += usize::from(slot == NEW);
-        self.leaves.push(NewLeaf {
-            key,
-            value,
-            slot,
-            place,
-        });
+        self.leaves.push(NewLeaf::new(key, value, slot, place));
     }
 
     pub(super) fn remove_leaf(&mut self, place: Place, slot: u32) {
@@ -297,17 +337,17 @@ impl Part {
             [left, Half::EMPTY] if !left.is_inner() => Some(false),
             _ => None,
         };
-        if old != NEW && (only.is_some() || is_fork != node.was_fork) {
+        if old != NEW && (only.is_some() || is_fork == is_stem(old)) {
             self.inner_gone.push(old);
             node.slot = NEW;
         }
         let is_new = node.slot == NEW;
         if let Some(right) = only {
             let half = node.halves[usize::from(right)];
-            self.hang(place, half, self.pairs[at].get(right));
+            self.hang(place, half, *self.pairs[at].get(right));
             return true;
         }
-        if is_fork && old != NEW && !node.was_fork {
+        if is_fork && old != NEW && is_stem(old) {
             // What hung below a stem may have stayed as it is, and the stem has no hash of it.
             for (half, right) in node.halves.iter().zip([false, true]) {
                 if let Half::Base(link) = half
@@ -333,7 +373,7 @@ impl Part {
     }
 
     fn hash_together<const N: usize>(&mut self, nodes: [u32; N], engine: Engine) {
-        let hashes = engine.hash_pairs(nodes.map(|at| self.pairs[at as usize].bytes()));
+        let hashes = engine.hash_pairs(nodes.map(|at| self.pairs[at as usize].halves()));
         for (at, hash) in nodes.into_iter().zip(hashes) {
             self.hang(self.nodes[at as usize].place, Half::Inner(at), hash);
         }
@@ -341,7 +381,16 @@ impl Part {
 }
 
 impl NewLeaf {
-    fn hashes<const N: usize>(engine: Engine, leaves: [&Self; N]) -> [Hash; N] {
+    pub(super) const fn new(key: Hash, value: LeafValue, slot: u32, place: Place) -> Self {
+        Self {
+            key,
+            value,
+            slot,
+            place,
+        }
+    }
+
+    pub(super) fn hashes<const N: usize>(engine: Engine, leaves: [&Self; N]) -> [Hash; N] {
         let values = value_hashes(engine, leaves.map(|leaf| &leaf.value));
         let mut pairs = leaves.map(|leaf| (&leaf.key, &leaf.key));
         for (pair, value) in pairs.iter_mut().zip(&values) {

@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::arena::Pair;
 use super::bit;
 use super::hash::{inner_hash, leaf_hash, value_hash};
 use crate::types::hash::Hash;
@@ -60,9 +59,9 @@ impl Proof {
                 .rev()
                 .fold(end, |node, (depth, sibling)| {
                     if bit(key, depth) {
-                        inner_hash(&Pair::new(sibling, &node))
+                        inner_hash([sibling, &node])
                     } else {
-                        inner_hash(&Pair::new(&node, sibling))
+                        inner_hash([&node, sibling])
                     }
                 });
         computed == *root

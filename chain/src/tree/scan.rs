@@ -26,7 +26,7 @@ impl Tree {
         }
         // In a loop of its own, so that many loads are under way at a time.
         let leaves = links.into_iter().map(|link| {
-            let leaf = self.leaves.get(link.slot());
+            let leaf = self.arena.leaf(link.slot());
             (leaf.key, leaf.value(link))
         });
         leaves.collect()
@@ -42,7 +42,7 @@ impl Tree {
                 return;
             }
             if link.is_inner() {
-                let [left, right] = *self.links.get(link.slot());
+                let [left, right] = *self.arena.links(link.slot());
                 let from_right = cut && from.is_some_and(|from| bit(from, depth));
                 open.push((right, cut && from_right, depth + 1));
                 if !from_right {
@@ -50,7 +50,7 @@ impl Tree {
                 }
             } else if link != Link::EMPTY {
                 let before =
-                    cut && from.is_some_and(|from| self.leaves.get(link.slot()).key < *from);
+                    cut && from.is_some_and(|from| self.arena.leaf(link.slot()).key < *from);
                 if !before {
                     links.push(link);
                 }

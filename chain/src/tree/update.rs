@@ -12,11 +12,11 @@ use std::borrow::Cow;
 
 use rayon::prelude::{IntoParallelRefIterator, ParallelIterator, ParallelSliceMut};
 
-use super::arena::{Kind, Link, Pair};
+use super::arena::{Kind, Link, Pair, is_stem};
 use super::index::Changed;
 use super::patch::{Fate, Half, NEW, Node, Part, Patch, Place};
 use super::value::Change;
-use super::{Tree, bit, is_fork};
+use super::{Tree, bit, walk};
 use crate::crypto::sha256::Engine;
 use crate::types::hash::Hash;
 
@@ -24,11 +24,12 @@ use crate::types::hash::Hash;
 const PART_CHANGES_MAX: usize = 256;
 
 /// A subtree with changes to it.
-struct Task {
-    link: Link,
-    depth: u16,
-    changes: Range<u32>,
-    place: Place,
+#[derive(Clone)]
+pub(super) struct Task {
+    pub(super) link: Link,
+    pub(super) depth: u16,
+    pub(super) changes: Range<u32>,
+    pub(super) place: Place,
 }
 
 /// A part while it is computed.
@@ -46,13 +47,27 @@ struct Builder<'a> {
     put_off: Vec<Task>,
     /// Leaves of the next level with one change each.
     met: Vec<Task>,
+    /// Nodes with one change each below, to be walked down by themselves, while they are put aside.
+    single: Option<Vec<Task>>,
 }
 
 /// The patch that makes changes to a tree.
 pub(super) fn update(tree: &Tree, changes: &[Change], engine: Engine) -> Patch {
     let changes = ascending(changes);
     let count = u32::try_from(changes.len()).expect("changes fit into memory");
-    let mut crown = Builder::new(tree, &changes, engine, tree.top, tree.root, true);
+    let new = |top, hash, crown| Builder {
+        tree,
+        changes: &changes,
+        engine,
+        levels: Vec::new(),
+        part: Part::new(top, hash),
+        ranges: Vec::new(),
+        crown,
+        put_off: Vec::new(),
+        met: Vec::new(),
+        single: Some(Vec::new()),
+    };
+    let mut crown = new(tree.top, tree.root, true);
     if count > 0 {
         crown.descend(Task {
             link: tree.top,
@@ -66,7 +81,7 @@ pub(super) fn update(tree: &Tree, changes: &[Change], engine: Engine) -> Patch {
         .par_iter()
         .map(|task| {
             let hash = crown.part.hash_at(task.place);
-            let mut builder = Builder::new(tree, &changes, engine, task.link, hash, false);
+            let mut builder = new(task.link, hash, false);
             builder.reserve(task.changes.len());
             builder.descend(Task {
                 place: Place::TOP,
@@ -106,38 +121,17 @@ pub(super) fn update(tree: &Tree, changes: &[Change], engine: Engine) -> Patch {
     }
 }
 
-impl<'a> Builder<'a> {
-    fn new(
-        tree: &'a Tree,
-        changes: &'a [Change],
-        engine: Engine,
-        top: Link,
-        hash: Hash,
-        crown: bool,
-    ) -> Self {
-        Self {
-            tree,
-            changes,
-            engine,
-            levels: Vec::new(),
-            part: Part::new(top, hash),
-            ranges: Vec::new(),
-            crown,
-            put_off: Vec::new(),
-            met: Vec::new(),
-        }
-    }
-
+impl Builder<'_> {
     /// Makes room for as many nodes as evenly spread changes touch, and some more, since keys are
     /// spread by chance.
     fn reserve(&mut self, changes: usize) {
         let leaves_each = self.tree.len / self.changes.len().max(1);
-        let nodes = changes * (leaves_each.checked_ilog2().unwrap_or(0) as usize + 2);
-        let nodes = nodes + nodes / 8;
+        let turns = changes * (leaves_each.checked_ilog2().unwrap_or(0) as usize + 1);
+        self.part.turned.reserve_exact(turns);
+        let nodes = changes * 2;
         self.part.nodes.reserve_exact(nodes);
         self.part.pairs.reserve_exact(nodes);
         self.ranges.reserve_exact(nodes);
-        self.part.leaves.reserve_exact(changes);
     }
 
     /// Begins with a subtree that has changes: a node is opened, a leaf is met.
@@ -153,11 +147,19 @@ impl<'a> Builder<'a> {
                     return;
                 }
                 Kind::Leaf => {
-                    self.tree.leaves.prefetch(task.link.slot());
+                    self.tree.arena.prefetch_leaf(task.link.slot());
                     self.met.push(task);
                     return;
                 }
-                Kind::Inner => {}
+                Kind::Inner => {
+                    if let Some(single) = &mut self.single
+                        && task.depth <= walk::DEPTH_MAX
+                    {
+                        self.tree.arena.prefetch_inner(task.link.slot());
+                        single.push(task);
+                        return;
+                    }
+                }
             }
         }
         self.open(task);
@@ -167,15 +169,13 @@ impl<'a> Builder<'a> {
     fn open(&mut self, task: Task) {
         let is_inner = task.link.is_inner();
         if is_inner {
-            self.tree.links.prefetch(task.link.slot());
-            self.tree.pairs.prefetch(task.link.slot());
+            self.tree.arena.prefetch_inner(task.link.slot());
         }
         self.part.nodes.push(Node {
             halves: [Half::Base(task.link), Half::EMPTY],
             slot: if is_inner { task.link.slot() } else { NEW },
             place: task.place,
             depth: task.depth,
-            was_fork: false,
             fate: Fate::Same,
         });
         self.ranges.push(task.changes);
@@ -186,8 +186,25 @@ impl<'a> Builder<'a> {
     /// It ends above depth 256: two changes, or a change and a leaf, that have come so far
     /// together differ in a later bit, or they are of one key.
     fn descend(&mut self, top: Task) {
-        self.start(top);
-        let mut level = 0..0;
+        self.go_down([top]);
+        let single = self.single.take().unwrap_or_default();
+        let others = walk::rewrite(
+            self.tree,
+            self.changes,
+            self.engine,
+            &mut self.part,
+            &single,
+        );
+        self.go_down(others);
+    }
+
+    /// Takes the changes of some subtrees down, level by level.
+    fn go_down(&mut self, tops: impl IntoIterator<Item = Task>) {
+        let end = self.part.nodes.len();
+        let mut level = end..end;
+        for top in tops {
+            self.start(top);
+        }
         loop {
             self.settle_met();
             level = level.end..self.part.nodes.len();
@@ -208,18 +225,16 @@ impl<'a> Builder<'a> {
         let node = &mut self.part.nodes[at];
         let mut pair = Pair::ZERO;
         if node.slot != NEW {
-            let [left, right] = *self.tree.links.get(node.slot);
-            node.halves = [Half::Base(left), Half::Base(right)];
-            node.was_fork = is_fork(&[left, right]);
-            if node.was_fork {
-                pair = *self.tree.pairs.get(node.slot);
+            node.halves = self.tree.arena.links(node.slot).map(Half::Base);
+            if !is_stem(node.slot) {
+                pair = *self.tree.arena.pair(node.slot);
             }
         } else if let Half::Base(link) = node.halves[0]
             && link != Link::EMPTY
         {
             // It is split for a leaf that was here: that leaf's hash is the one from above.
             let right = bit(
-                &self.tree.leaves.get(link.slot()).key,
+                &self.tree.arena.leaf(link.slot()).key,
                 usize::from(node.depth),
             );
             if right {
@@ -264,7 +279,7 @@ impl<'a> Builder<'a> {
         let same: Vec<(bool, bool)> = met
             .iter()
             .map(|task| {
-                let leaf = self.tree.leaves.get(task.link.slot());
+                let leaf = self.tree.arena.leaf(task.link.slot());
                 let (key, value) = &self.changes[task.changes.start as usize];
                 (leaf.key == *key, Some(leaf.value(task.link)) == *value)
             })

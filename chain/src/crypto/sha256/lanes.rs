@@ -88,8 +88,8 @@ impl ShaNi {
         unsafe { hash_from(state, messages) }
     }
 
-    /// The hashes of messages of 64 bytes.
-    pub(super) fn hash_pairs<const N: usize>(self, pairs: [&Block; N]) -> [Hash; N] {
+    /// The hashes of messages of two hashes each.
+    pub(super) fn hash_pairs<const N: usize>(self, pairs: [[&Hash; 2]; N]) -> [Hash; N] {
         // SAFETY: `detect` saw the instructions.
         unsafe { hash_pairs(pairs) }
     }
@@ -113,11 +113,23 @@ fn hash_from<const N: usize>(state: &[u32; 8], messages: [&[Block]; N]) -> [Hash
 }
 
 #[target_feature(enable = "sha,sse4.1,ssse3")]
-fn hash_pairs<const N: usize>(pairs: [&Block; N]) -> [Hash; N] {
+fn hash_pairs<const N: usize>(pairs: [[&Hash; 2]; N]) -> [Hash; N] {
     let mut states = [State::new(&INITIAL); N];
-    compress(&mut states, &pairs);
+    let mut schedules = [[_mm_setzero_si128(); 4]; N];
+    for (words, halves) in schedules.iter_mut().zip(pairs) {
+        let [[a, b], [c, d]] = halves.map(quarters);
+        *words = [load(a), load(b), load(c), load(d)];
+    }
+    compress_words(&mut states, &mut schedules);
     compress_pair_end(&mut states);
     hashes(&states)
+}
+
+/// The two quarters of a block that a hash is.
+#[inline]
+fn quarters(hash: &Hash) -> [&[u8; 16]; 2] {
+    let (quarters, _) = hash.as_bytes().as_chunks();
+    [&quarters[0], &quarters[1]]
 }
 
 /// A statement for each of some numbers, known to the compiler.
@@ -134,7 +146,6 @@ macro_rules! for_each {
 #[inline]
 #[target_feature(enable = "sha,sse4.1,ssse3")]
 fn compress<const N: usize>(states: &mut [State; N], blocks: &[&Block; N]) {
-    let before = *states;
     let mut schedules = [[_mm_setzero_si128(); 4]; N];
     for (words, block) in schedules.iter_mut().zip(blocks) {
         let (quarters, _) = block.as_chunks::<16>();
@@ -142,13 +153,21 @@ fn compress<const N: usize>(states: &mut [State; N], blocks: &[&Block; N]) {
             *to = load(quarter);
         }
     }
+    compress_words(states, &mut schedules);
+}
+
+/// Takes a block of sixteen words, which are used up, into each state.
+#[inline]
+#[target_feature(enable = "sha,sse4.1,ssse3")]
+fn compress_words<const N: usize>(states: &mut [State; N], schedules: &mut [[__m128i; 4]; N]) {
+    let before = *states;
     for_each!(R in [0 1 2 3] {
-        for (state, words) in states.iter_mut().zip(&schedules) {
+        for (state, words) in states.iter_mut().zip(schedules.iter()) {
             state.four_rounds(_mm_add_epi32(words[R], constants(&ROUNDS, R)));
         }
     });
     for_each!(R in [4 5 6 7 8 9 10 11 12 13 14 15] {
-        for (state, words) in states.iter_mut().zip(&mut schedules) {
+        for (state, words) in states.iter_mut().zip(schedules.iter_mut()) {
             schedule::<R>(words);
             state.four_rounds(_mm_add_epi32(words[R % 4], constants(&ROUNDS, R)));
         }
