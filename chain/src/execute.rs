@@ -165,7 +165,7 @@ impl<'a> Executor<'a> {
     pub fn begin(
         reader: &'a dyn StateReader,
         context: BlockContext<'a>,
-        accounts: &Accounts,
+        accounts: &'a Accounts,
     ) -> Result<Self, StateError> {
         let mut overlay = Overlay::with_accounts(reader, accounts);
         let mut chain = overlay.chain()?;

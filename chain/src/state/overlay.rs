@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
+use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
 use rayon::slice::ParallelSliceMut;
 use smallvec::SmallVec;
 
 use crate::codec;
-use crate::state::accounts::{Accounts, Loaded};
+use crate::state::accounts::{Accounts, Loaded, prefix};
 use crate::state::reader::StateReader;
 use crate::state::{Place, StateError};
 use crate::types::account::Account;
@@ -52,25 +52,30 @@ struct Entry {
     touched: bool,
 }
 
-/// An account that was read beforehand.
+/// What has become of an account that was read beforehand: small, since executing a block is little
+/// else than waiting for these.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
-    loaded: Loaded,
-    now: Option<Account>,
+    /// The first bytes of its id, by which a place is checked.
+    prefix: u64,
+    now: Account,
+    exists: bool,
     touched: bool,
 }
 
 /// How to take one change back.
 #[derive(Debug)]
 enum Undo {
-    Slot(usize, Option<Account>, bool),
+    Slot(usize, Slot),
     Entry(StateKey, Option<Record>, bool),
 }
 
 /// A view of a state with changes on top.
 pub struct Overlay<'a> {
     reader: &'a dyn StateReader,
-    /// By ascending id.
+    /// The accounts that were read beforehand, by ascending id.
+    loaded: &'a [Loaded],
+    /// What has become of each of them.
     slots: Vec<Slot>,
     /// Never an account that has a slot.
     entries: BTreeMap<StateKey, Entry>,
@@ -130,21 +135,21 @@ impl<'a> Overlay<'a> {
     /// A view of `reader` without changes.
     #[must_use]
     pub fn new(reader: &'a dyn StateReader) -> Self {
-        Self::with_accounts(reader, &Accounts::default())
+        Self::with_loaded(reader, &[])
     }
 
     /// A view of `reader` without changes, some of whose accounts were read already: those of
     /// `accounts` are reached by the places that it tells.
     #[must_use]
-    pub fn with_accounts(reader: &'a dyn StateReader, accounts: &Accounts) -> Self {
-        let slots = accounts.list.iter().map(|loaded| Slot {
-            loaded: *loaded,
-            now: loaded.account,
-            touched: false,
-        });
+    pub fn with_accounts(reader: &'a dyn StateReader, accounts: &'a Accounts) -> Self {
+        Self::with_loaded(reader, &accounts.list)
+    }
+
+    fn with_loaded(reader: &'a dyn StateReader, loaded: &'a [Loaded]) -> Self {
         Self {
             reader,
-            slots: slots.collect(),
+            loaded,
+            slots: loaded.iter().map(Slot::of).collect(),
             entries: BTreeMap::new(),
             undo: Vec::new(),
         }
@@ -196,7 +201,7 @@ impl<'a> Overlay<'a> {
     /// As [`Overlay::put`].
     pub fn account_at(&mut self, id: AccountId, place: Place) -> Result<Account, StateError> {
         if let Some(slot) = self.slot(&id, place).and_then(|at| self.slots.get(at)) {
-            return Ok(slot.now.unwrap_or_default());
+            return Ok(slot.now);
         }
         let key = StateKey::Account(id);
         match self.get(key)? {
@@ -271,10 +276,9 @@ impl<'a> Overlay<'a> {
     pub fn revert(&mut self) {
         while let Some(undo) = self.undo.pop() {
             match undo {
-                Undo::Slot(at, account, touched) => {
+                Undo::Slot(at, before) => {
                     if let Some(slot) = self.slots.get_mut(at) {
-                        slot.now = account;
-                        slot.touched = touched;
+                        *slot = before;
                     }
                 }
                 Undo::Entry(key, record, touched) => {
@@ -293,16 +297,18 @@ impl<'a> Overlay<'a> {
     /// When a record that was read does not decode.
     pub fn into_writes(self) -> Result<(WriteSet, SupplyChange), StateError> {
         let (mut writes, mut sum) = self
-            .slots
-            .into_par_iter()
+            .loaded
+            .par_iter()
+            .zip(self.slots)
             .with_min_len(SLOTS_PER_THREAD)
             .fold(
                 || (Vec::new(), SupplyChange::default()),
-                |(mut writes, sum), slot| {
-                    let change = slot.write().map_or_else(SupplyChange::default, |write| {
+                |(mut writes, sum), (loaded, slot)| {
+                    let write = slot.write(loaded);
+                    let change = write.map_or_else(SupplyChange::default, |write| {
                         writes.push(write);
-                        let now = slot.now.map(Record::Account);
-                        let old = slot.loaded.account.map(Record::Account);
+                        let now = slot.account().map(Record::Account);
+                        let old = loaded.account.map(Record::Account);
                         share(now.as_ref(), 1) + share(old.as_ref(), -1)
                     });
                     (writes, sum + change)
@@ -335,12 +341,14 @@ impl<'a> Overlay<'a> {
     /// The slot of an account, by its place when that is known.
     fn slot(&self, id: &AccountId, place: Place) -> Option<usize> {
         if let Some(at) = place.index()
-            && self.slots.get(at).is_some_and(|slot| slot.loaded.id == *id)
+            && let Some(slot) = self.slots.get(at)
+            && slot.prefix == prefix(id)
         {
+            debug_assert_eq!(self.loaded.get(at).map(|loaded| loaded.id), Some(*id));
             return Some(at);
         }
-        self.slots
-            .binary_search_by(|slot| slot.loaded.id.cmp(id))
+        self.loaded
+            .binary_search_by(|loaded| loaded.id.cmp(id))
             .ok()
     }
 
@@ -379,9 +387,10 @@ impl<'a> Overlay<'a> {
         let Some((at, slot)) = slot.and_then(|at| Some((at, self.slots.get_mut(at)?))) else {
             return false;
         };
-        let before = core::mem::replace(&mut slot.now, account);
-        let touched = core::mem::replace(&mut slot.touched, true);
-        self.undo.push(Undo::Slot(at, before, touched));
+        self.undo.push(Undo::Slot(at, *slot));
+        slot.now = account.unwrap_or_default();
+        slot.exists = account.is_some();
+        slot.touched = true;
         true
     }
 
@@ -395,13 +404,27 @@ impl<'a> Overlay<'a> {
 }
 
 impl Slot {
+    fn of(loaded: &Loaded) -> Self {
+        Self {
+            prefix: prefix(&loaded.id),
+            now: loaded.account.unwrap_or_default(),
+            exists: loaded.account.is_some(),
+            touched: false,
+        }
+    }
+
+    /// The account, `None` when it does not exist.
+    fn account(&self) -> Option<Account> {
+        self.exists.then_some(self.now)
+    }
+
     /// What became of the account, `None` when nothing did.
-    fn write(&self) -> Option<Write> {
-        let old = self.loaded.account;
-        (self.touched && self.now != old).then(|| Write {
-            key: self.loaded.tree_key,
+    fn write(&self, loaded: &Loaded) -> Option<Write> {
+        let (old, now) = (loaded.account, self.account());
+        (self.touched && now != old).then(|| Write {
+            key: loaded.tree_key,
             old: old.map(|account| encoded(&Record::Account(account))),
-            new: self.now.map(|account| encoded(&Record::Account(account))),
+            new: now.map(|account| encoded(&Record::Account(account))),
         })
     }
 }

@@ -189,6 +189,7 @@ impl Engine {
         let head = self.store().head();
         let genesis = self.genesis_hash();
         let beacon_output = VrfOutput::new([0; VrfOutput::LEN]);
+        let none_read = Accounts::default();
         let mut executor = Executor::begin(
             self.store(),
             BlockContext {
@@ -199,7 +200,7 @@ impl Engine {
                 beacon_output: &beacon_output,
                 reward: self.validator(),
             },
-            &Accounts::default(),
+            &none_read,
         )?;
         let applied = executor.transaction(&Prepared {
             signed,
