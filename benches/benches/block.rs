@@ -13,6 +13,8 @@ use proofmill_benches::{Fixture, pools};
 use proofmill_chain::pipeline::{
     Context, SealedBlock, check, decode, execute, seal, validate, verify,
 };
+use proofmill_chain::tree::{Change, LeafValue, Tree};
+use proofmill_chain::types::hash::Hash;
 use proofmill_node::bench::ledger::{Ledger, patch_of};
 use proofmill_node::bench::reference::{Signatures, bare_cached, bare_parsed, naive, points};
 use proofmill_node::bench::seen::Seen;
@@ -20,6 +22,13 @@ use proofmill_node::bench::verifier::Keys;
 use proofmill_node::bench::workload::Pattern;
 use rayon::ThreadPool;
 
+/// Leaves of the tree beside those of ground keys.
+const LEAVES: u32 = 100_000;
+/// Keys that somebody ground, whose values all change.
+const GROUND: u32 = 10_000;
+/// Bits that the ground keys share: none, what a machine grinds in a moment, what a fortune grinds
+/// for one pair, and what nobody does.
+const SHARED: [usize; 4] = [0, 24, 64, 200];
 /// Accounts in the state.
 const ACCOUNTS: usize = 20_000;
 /// Transactions in a block.
@@ -227,5 +236,63 @@ fn commit(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, stages, signatures, patterns, commit);
+/// A key whose first bits are those of another.
+fn sharing(key: Hash, other: &Hash, bits: usize) -> Hash {
+    let mut bytes = *key.as_bytes();
+    for bit in 0..bits {
+        let mask = 0x80 >> (bit % 8);
+        bytes[bit / 8] = bytes[bit / 8] & !mask | other.as_bytes()[bit / 8] & mask;
+    }
+    Hash::new(bytes)
+}
+
+/// Keys that share so many bits, all of them or each with one other.
+fn ground(bits: usize, paired: bool) -> Vec<Hash> {
+    let prefix = Hash::of("bench/prefix", &[]);
+    let mut keys: Vec<Hash> = (0..GROUND)
+        .map(|number| {
+            let own = Hash::of("bench/ground", &[&number.to_le_bytes()]);
+            let pair = Hash::of("bench/pair", &[&(number / 2).to_le_bytes()]);
+            sharing(own, if paired { &pair } else { &prefix }, bits)
+        })
+        .collect();
+    keys.sort_unstable();
+    keys
+}
+
+/// The new root when all changed keys were ground to share a prefix, beside keys that were not: what
+/// an adversary can make a block cost.
+fn ground_keys(criterion: &mut Criterion) {
+    let cases = SHARED
+        .into_iter()
+        .flat_map(|bits| [(bits, false), (bits, true)]);
+    for (bits, paired) in cases.skip(1) {
+        let keys = ground(bits, paired);
+        let spread = (0..LEAVES).map(|number| Hash::of("bench/leaf", &[&number.to_le_bytes()]));
+        let mut leaves: Vec<_> = spread
+            .chain(keys.iter().copied())
+            .map(|key| (key, LeafValue::of(b"before")))
+            .collect();
+        leaves.sort_unstable_by_key(|(key, _)| *key);
+        let tree = Tree::from_leaves(&leaves).expect("there is room");
+        let changes: Vec<Change> = keys
+            .iter()
+            .map(|key| (*key, Some(LeafValue::of(b"after"))))
+            .collect();
+        let expected = tree.update(&changes).root();
+        for (threads, pool) in pools() {
+            assert_eq!(pool.install(|| tree.update(&changes)).root(), expected);
+            let mut group = criterion.benchmark_group(format!("root/threads={threads}"));
+            group.sample_size(SAMPLES);
+            group.throughput(Throughput::Elements(u64::from(GROUND)));
+            let how = if paired { "pairs" } else { "all" };
+            group.bench_function(BenchmarkId::new(how, format!("shared-bits={bits}")), |b| {
+                b.iter_with_large_drop(|| pool.install(|| tree.update(black_box(&changes))));
+            });
+            group.finish();
+        }
+    }
+}
+
+criterion_group!(benches, stages, signatures, patterns, ground_keys, commit);
 criterion_main!(benches);

@@ -66,7 +66,7 @@ const BUILD_LEAVES: usize = 1 << 16;
 
 /// A state tree.
 ///
-/// A clone copies all of it; a patch for the one fits the other until either has changed.
+/// A clone copies all of it, and a patch for the one fits the other until that has changed.
 #[derive(Clone)]
 pub struct Tree {
     top: Link,
@@ -190,7 +190,8 @@ impl Tree {
         update::update(self, changes, Engine::fastest())
     }
 
-    /// Makes a patch's changes, in time that the patch decides and not the tree.
+    /// Makes a patch's changes, in time that the patch decides and not the tree, but for the shortcut
+    /// of reads, which is made anew whenever the number of leaves has doubled.
     ///
     /// # Errors
     /// [`TreeError::OtherBase`] when the patch was made from another tree or this one has changed

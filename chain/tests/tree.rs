@@ -249,6 +249,33 @@ fn a_change_that_is_alone_below_a_node_is_the_definition() {
     }
 }
 
+/// Above a value that changes alone, what had one half gets two, and the other way round.
+#[test]
+fn a_node_gains_or_loses_a_half_above_a_value_that_changes_alone() {
+    for shared in [1, 2, 7, 30, 40, 70] {
+        let [one, other] = twins(shared);
+        for depth in 0..shared {
+            // A key that leaves the twins' path there.
+            let mut aside = *one.as_bytes();
+            aside[depth / 8] ^= 0x80 >> (depth % 8);
+            let aside = Hash::new(aside);
+            let mut model: Model = [(one, vec![1]), (other, vec![2])].into();
+            let tree = after(Tree::new(), &changes(&model));
+            let came = [change(one, Some(b"3")), change(aside, Some(b"4"))];
+            model.extend([(one, b"3".to_vec()), (aside, b"4".to_vec())]);
+            let tree = after(tree, &came);
+            assert_eq!(tree.root(), naive_root(&model), "{shared}, {depth}");
+            check_reads(&tree, &model, &[one, other, aside]);
+            let gone = [change(other, Some(b"5")), change(aside, None)];
+            model.insert(other, b"5".to_vec());
+            model.remove(&aside);
+            let tree = after(tree, &gone);
+            assert_eq!(tree.root(), naive_root(&model), "{shared}, {depth}");
+            check_reads(&tree, &model, &[one, other, aside]);
+        }
+    }
+}
+
 #[test]
 fn changes_out_of_order_count_as_if_made_one_by_one() {
     let [a, b] = [Hash::new([1; 32]), Hash::new([2; 32])];

@@ -155,7 +155,7 @@ impl<'a> Overlay<'a> {
         }
     }
 
-    /// The record under a key that is not an account's.
+    /// The record under a key that has no slot.
     ///
     /// # Errors
     /// When the store cannot be read or what it holds does not decode.
@@ -195,7 +195,8 @@ impl<'a> Overlay<'a> {
         self.account_at(id, Place::UNKNOWN)
     }
 
-    /// [`Overlay::account`] for an account whose place may be known.
+    /// [`Overlay::account`] for an account whose place may be known: its own among those that were
+    /// read, which is held against the first 64 bits of the id.
     ///
     /// # Errors
     /// As [`Overlay::put`].

@@ -240,7 +240,7 @@ impl Arena {
         }
     }
 
-    /// Makes room for the slots up to one. Of each kind they are used in order for the first time.
+    /// Makes room for a slot, and for all of its kind below it.
     #[inline]
     pub(super) fn grow(&mut self, slot: u32) {
         if is_stem(slot) {

@@ -154,7 +154,7 @@ impl Turn {
 impl Half {
     pub(super) const EMPTY: Self = Self::Base(Link::EMPTY);
 
-    /// Whether it is a leaf, or nothing, and so may take its parent's place.
+    /// Whether it is an inner node; a leaf, or nothing, may take its parent's place.
     const fn is_inner(self) -> bool {
         match self {
             Self::Base(link) => link.is_inner(),
