@@ -26,8 +26,8 @@ use rayon::ThreadPool;
 const LEAVES: u32 = 100_000;
 /// Keys that somebody ground, whose values all change.
 const GROUND: u32 = 10_000;
-/// Bits that the ground keys share: none, what a machine grinds in a moment, what a fortune grinds
-/// for one pair, and what nobody does.
+/// Bits that the ground keys share. Keys are hashes: n bits cost 2^n of them for each key under one
+/// prefix, and some 2^(n/2) for a first pair, so that 64 are in reach for pairs and 200 for nobody.
 const SHARED: [usize; 4] = [0, 24, 64, 200];
 /// Accounts in the state.
 const ACCOUNTS: usize = 20_000;

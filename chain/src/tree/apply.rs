@@ -7,8 +7,8 @@ use super::{Tree, TreeError};
 /// New leaves of a part that are worth a run of slots in the order of their keys.
 const RUN_MIN: usize = 16;
 
-/// Where a part's leaves and nodes are to be; what becomes no part of the tree keeps [`NEW`].
-struct Places {
+/// The slots of a part's leaves and nodes; what becomes no part of the tree keeps [`NEW`].
+struct PartSlots {
     leaves: Vec<u32>,
     nodes: Vec<u32>,
 }
@@ -28,8 +28,8 @@ pub(super) fn apply(tree: &mut Tree, patch: &Patch) -> Result<(), TreeError> {
     let mut tops: Vec<Link> = Vec::with_capacity(patch.parts.len() + 1);
     let mut changed = Vec::new();
     for part in patch.parts() {
-        let places = place(tree, part);
-        tops.push(write(tree, part, &places, &tops));
+        let slots = choose_slots(tree, part);
+        tops.push(write(tree, part, &slots, &tops));
         changed.extend_from_slice(&part.index);
     }
     tree.top = tops.pop().expect("the crown's top was pushed last");
@@ -42,7 +42,7 @@ pub(super) fn apply(tree: &mut Tree, patch: &Patch) -> Result<(), TreeError> {
 }
 
 /// Finds slots for what is new, and begins to load the others.
-fn place(tree: &mut Tree, part: &Part) -> Places {
+fn choose_slots(tree: &mut Tree, part: &Part) -> PartSlots {
     let mut new_leaves = 0;
     let leaves = part.leaves.iter().map(|leaf| {
         tree.arena.prefetch_leaf(leaf.slot);
@@ -61,35 +61,35 @@ fn place(tree: &mut Tree, part: &Part) -> Places {
     for rewrite in &part.rewrites {
         tree.arena.prefetch_leaf(rewrite.leaf.slot);
     }
-    let mut places = Places { leaves, nodes };
+    let mut slots = PartSlots { leaves, nodes };
     if new_leaves >= RUN_MIN && tree.slots.begin_run() {
-        place_in_order(tree, part, &mut places);
+        choose_in_order(tree, part, &mut slots);
     } else {
-        for slot in &mut places.leaves {
+        for slot in &mut slots.leaves {
             if *slot == NEW {
                 *slot = tree.slots.leaves.take();
                 tree.arena.grow(*slot);
             }
         }
-        for (node, slot) in part.nodes.iter().zip(&mut places.nodes) {
+        for (node, slot) in part.nodes.iter().zip(&mut slots.nodes) {
             if *slot == NEW && node.fate == Fate::Live {
                 *slot = tree.slots.take_inner(!node.is_fork());
                 tree.arena.grow(*slot);
             }
         }
     }
-    places
+    slots
 }
 
 /// Gives slots out in the order of the keys, a fork's between those of its halves: then the lowest
 /// forks of a subtree and its leaves have the same numbers, and are in the same page.
-fn place_in_order(tree: &mut Tree, part: &Part, places: &mut Places) {
+fn choose_in_order(tree: &mut Tree, part: &Part, slots: &mut PartSlots) {
     // Each with whether its left half is done.
     let mut open = vec![(part.top, false)];
     while let Some((half, left_done)) = open.pop() {
         match half {
             Half::Leaf(at) => {
-                let slot = &mut places.leaves[at as usize];
+                let slot = &mut slots.leaves[at as usize];
                 if *slot == NEW {
                     *slot = tree.slots.leaves.take_next();
                     tree.arena.grow(*slot);
@@ -100,7 +100,7 @@ fn place_in_order(tree: &mut Tree, part: &Part, places: &mut Places) {
                 open.extend([(right, false), (half, true), (left, false)]);
             }
             Half::Inner(at) => {
-                let slot = &mut places.nodes[at as usize];
+                let slot = &mut slots.nodes[at as usize];
                 if *slot == NEW {
                     *slot = if part.nodes[at as usize].is_fork() {
                         tree.slots.forks.take_next()
@@ -115,10 +115,10 @@ fn place_in_order(tree: &mut Tree, part: &Part, places: &mut Places) {
     }
 }
 
-/// Writes a part to its places, given the links to the tops of the parts before it, and gives the
+/// Writes a part to its slots, given the links to the tops of the parts before it, and gives the
 /// link to its top.
-fn write(tree: &mut Tree, part: &Part, places: &Places, tops: &[Link]) -> Link {
-    for (leaf, slot) in part.leaves.iter().zip(&places.leaves) {
+fn write(tree: &mut Tree, part: &Part, slots: &PartSlots, tops: &[Link]) -> Link {
+    for (leaf, slot) in part.leaves.iter().zip(&slots.leaves) {
         tree.arena.put_leaf(*slot, Leaf::new(leaf.key, &leaf.value));
     }
     for Rewrite { leaf, .. } in &part.rewrites {
@@ -131,14 +131,14 @@ fn write(tree: &mut Tree, part: &Part, places: &Places, tops: &[Link]) -> Link {
     let link = |half| match half {
         Half::Base(link) => link,
         Half::Rewrite(at) => part.rewrites[at as usize].top,
-        Half::Inner(at) => Link::inner(places.nodes[at as usize]),
+        Half::Inner(at) => Link::inner(slots.nodes[at as usize]),
         Half::Leaf(at) => Link::leaf(
-            places.leaves[at as usize],
+            slots.leaves[at as usize],
             part.leaves[at as usize].value.is_inline(),
         ),
         Half::Part(at) | Half::PartLeaf(at) => tops[at as usize],
     };
-    for ((node, pair), slot) in part.nodes.iter().zip(&part.pairs).zip(&places.nodes) {
+    for ((node, pair), slot) in part.nodes.iter().zip(&part.pairs).zip(&slots.nodes) {
         if node.fate == Fate::Live {
             tree.arena.put_inner(*slot, node.halves.map(link), pair);
         }

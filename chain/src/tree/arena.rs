@@ -179,8 +179,8 @@ impl Arena {
         }
     }
 
-    /// The halves of an inner node, and the hash of one of them, which of a stem is zero if that half
-    /// is empty.
+    /// The halves of an inner node, and the hash of one of them: of a stem, which holds none, that of
+    /// its empty half.
     #[inline]
     pub(super) fn links_and_hash(&self, slot: u32, right: bool) -> (&[Link; 2], &Hash) {
         if is_stem(slot) {

@@ -111,7 +111,7 @@ pub(super) struct NewLeaf {
     pub(super) value: LeafValue,
     /// The slot it replaces, or [`NEW`].
     pub(super) slot: u32,
-    place: Place,
+    pub(super) place: Place,
 }
 
 /// Where a subtree hangs: a half of a node of the same part, or the top of it.
@@ -307,14 +307,7 @@ impl Part {
 
     /// Hashes the new leaves.
     pub(super) fn hash_leaves(&mut self, engine: Engine) {
-        let mut hashes = Vec::with_capacity(self.leaves.len());
-        let (groups, rest) = self.leaves.as_chunks::<LANES>();
-        for group in groups {
-            hashes.extend(NewLeaf::hashes(engine, group.each_ref()));
-        }
-        for leaf in rest {
-            hashes.extend(NewLeaf::hashes(engine, [leaf]));
-        }
+        let hashes = NewLeaf::hash_each(engine, &self.leaves, |leaf| leaf);
         for (at, hash) in (0_u32..).zip(hashes) {
             self.hang(self.leaves[at as usize].place, Half::Leaf(at), hash);
         }
@@ -390,7 +383,20 @@ impl NewLeaf {
         }
     }
 
-    pub(super) fn hashes<const N: usize>(engine: Engine, leaves: [&Self; N]) -> [Hash; N] {
+    /// The hashes of the leaves in some things, in their order.
+    pub(super) fn hash_each<T>(engine: Engine, of: &[T], leaf: impl Fn(&T) -> &Self) -> Vec<Hash> {
+        let mut hashes = Vec::with_capacity(of.len());
+        let (groups, rest) = of.as_chunks::<LANES>();
+        for group in groups {
+            hashes.extend(Self::hashes(engine, group.each_ref().map(&leaf)));
+        }
+        for one in rest {
+            hashes.extend(Self::hashes(engine, [leaf(one)]));
+        }
+        hashes
+    }
+
+    fn hashes<const N: usize>(engine: Engine, leaves: [&Self; N]) -> [Hash; N] {
         let values = value_hashes(engine, leaves.map(|leaf| &leaf.value));
         let mut pairs = leaves.map(|leaf| (&leaf.key, &leaf.key));
         for (pair, value) in pairs.iter_mut().zip(&values) {

@@ -8,15 +8,15 @@ const LEFT_OUT: u32 = 64;
 /// The slots of a tree's nodes.
 #[derive(Clone, Default)]
 pub(super) struct Slots {
-    pub(super) leaves: Kind,
-    pub(super) forks: Kind,
+    pub(super) leaves: Free,
+    pub(super) forks: Free,
     /// Without the mark.
-    stems: Kind,
+    stems: Free,
 }
 
 /// Slots of one kind that are free: those given back, and all from a number on.
 #[derive(Clone, Default)]
-pub(super) struct Kind {
+pub(super) struct Free {
     given_back: Vec<u32>,
     next: u32,
 }
@@ -50,7 +50,7 @@ impl Slots {
     pub(super) fn room(&self) -> usize {
         [&self.leaves, &self.forks, &self.stems]
             .into_iter()
-            .map(Kind::room)
+            .map(Free::room)
             .min()
             .unwrap_or_default()
     }
@@ -61,7 +61,7 @@ impl Slots {
     pub(super) fn begin_run(&mut self) -> bool {
         let Self { leaves, forks, .. } = self;
         let most = leaves.next.max(forks.next);
-        let left_out = |kind: &Kind| kind.given_back.len() + (most - kind.next) as usize;
+        let left_out = |kind: &Free| kind.given_back.len() + (most - kind.next) as usize;
         let few = most.div_ceil(LEFT_OUT) as usize;
         if most > STEM / 2 || left_out(leaves) > few || left_out(forks) > few {
             return false;
@@ -81,7 +81,7 @@ impl Slots {
     }
 }
 
-impl Kind {
+impl Free {
     /// Takes a slot: one that was given back, if there is any.
     pub(super) fn take(&mut self) -> u32 {
         self.given_back.pop().unwrap_or_else(|| self.take_next())

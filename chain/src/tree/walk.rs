@@ -12,7 +12,7 @@ use super::arena::{Kind, Link, is_stem};
 use super::index::first_bits;
 use super::patch::{Half, NewLeaf, Part, Rewrite, Turn};
 use super::update::Task;
-use super::value::Change;
+use super::value::{Change, LeafValue};
 use crate::crypto::sha256::{Engine, LANES};
 use crate::types::hash::Hash;
 
@@ -37,10 +37,9 @@ struct Walk<'a> {
 }
 
 /// What is at the end of a path.
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// The key's leaf, which gets another value of the same sort.
-    Value,
+    /// The key's leaf, which gets this other value of the same sort.
+    Value(LeafValue),
     /// Nothing that the change would change.
     Same,
     /// A leaf to be made, split, removed or linked anew; or the end was not reached.
@@ -71,28 +70,28 @@ pub(super) fn rewrite(
         let mut found = Vec::with_capacity(TOGETHER);
         for at in 0..tasks.len() {
             match walks[at].end(tree, change(at)) {
-                End::Value => found.push(at),
+                End::Value(value) => found.push((at, value)),
                 End::Same => {}
                 End::Other => others.push(tasks[at].clone()),
             }
         }
         // The longest first: those that are still climbing are then the first ones.
-        found.sort_unstable_by_key(|at| Reverse(walks[*at].len));
+        found.sort_unstable_by_key(|(at, _)| Reverse(walks[*at].len));
         let first = part.rewrites.len();
-        part.rewrites.extend(found.iter().filter_map(|at| {
-            let (key, value) = change(*at);
-            let value = value.as_ref()?;
-            Some(Rewrite {
-                top: tasks[*at].link,
-                leaf: NewLeaf::new(*key, *value, walks[*at].link.slot(), tasks[*at].place),
-            })
+        part.rewrites.extend(found.iter().map(|(at, value)| {
+            let (task, slot) = (&tasks[*at], walks[*at].link.slot());
+            Rewrite {
+                top: task.link,
+                leaf: NewLeaf::new(change(*at).0, *value, slot, task.place),
+            }
         }));
-        let walks: Vec<&Walk<'_>> = found.iter().map(|at| &walks[*at]).collect();
-        let mut hashes = leaf_hashes(engine, &part.rewrites[first..]);
+        let walks: Vec<&Walk<'_>> = found.iter().map(|(at, _)| &walks[*at]).collect();
+        let mut hashes = NewLeaf::hash_each(engine, &part.rewrites[first..], |made| &made.leaf);
         climb(engine, &walks, &mut hashes, &mut part.turned);
-        for (at, (found, hash)) in (first..).zip(found.iter().zip(hashes)) {
+        for (at, hash) in (first..).zip(hashes) {
+            let place = part.rewrites[at].leaf.place;
             let at = u32::try_from(at).expect("a part has few changes");
-            part.hang(tasks[*found].place, Half::Rewrite(at), hash);
+            part.hang(place, Half::Rewrite(at), hash);
         }
     }
     others
@@ -146,7 +145,7 @@ impl<'a> Walk<'a> {
                 if old == *value {
                     End::Same
                 } else if old.is_inline() == value.is_inline() {
-                    End::Value
+                    End::Value(*value)
                 } else {
                     End::Other
                 }
@@ -155,19 +154,6 @@ impl<'a> Walk<'a> {
             _ => End::Other,
         }
     }
-}
-
-fn leaf_hashes(engine: Engine, rewrites: &[Rewrite]) -> Vec<Hash> {
-    let mut hashes = Vec::with_capacity(rewrites.len());
-    let (groups, rest) = rewrites.as_chunks::<LANES>();
-    for group in groups {
-        let leaves = group.each_ref().map(|rewrite| &rewrite.leaf);
-        hashes.extend(NewLeaf::hashes(engine, leaves));
-    }
-    for rewrite in rest {
-        hashes.extend(NewLeaf::hashes(engine, [&rewrite.leaf]));
-    }
-    hashes
 }
 
 /// Brings the hashes at the ends of paths up to the tops, side by side, given the longest path first.
