@@ -169,8 +169,7 @@ fn sorted_mentions(transactions: &[SignedTransaction]) -> Vec<Mention> {
     mentions
 }
 
-/// The first bytes of an id, which compare as the ids do unless they are equal.
-pub(super) fn prefix(id: &AccountId) -> u64 {
+fn prefix(id: &AccountId) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = *id.as_bytes();
     u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }

@@ -10,7 +10,7 @@ use rayon::slice::ParallelSliceMut;
 use smallvec::SmallVec;
 
 use crate::codec;
-use crate::state::accounts::{Accounts, Loaded, prefix};
+use crate::state::accounts::{Accounts, Loaded};
 use crate::state::reader::StateReader;
 use crate::state::{Place, StateError};
 use crate::types::account::Account;
@@ -56,8 +56,6 @@ struct Entry {
 /// else than waiting for these.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
-    /// The first bytes of its id, by which a place is checked.
-    prefix: u64,
     now: Account,
     exists: bool,
     touched: bool,
@@ -195,8 +193,7 @@ impl<'a> Overlay<'a> {
         self.account_at(id, Place::UNKNOWN)
     }
 
-    /// [`Overlay::account`] for an account whose place may be known: its own among those that were
-    /// read, which is held against the first 64 bits of the id.
+    /// [`Overlay::account`] for an account whose place may be known.
     ///
     /// # Errors
     /// As [`Overlay::put`].
@@ -342,10 +339,8 @@ impl<'a> Overlay<'a> {
     /// The slot of an account, by its place when that is known.
     fn slot(&self, id: &AccountId, place: Place) -> Option<usize> {
         if let Some(at) = place.index()
-            && let Some(slot) = self.slots.get(at)
-            && slot.prefix == prefix(id)
+            && self.loaded.get(at).is_some_and(|loaded| loaded.id == *id)
         {
-            debug_assert_eq!(self.loaded.get(at).map(|loaded| loaded.id), Some(*id));
             return Some(at);
         }
         self.loaded
@@ -407,7 +402,6 @@ impl<'a> Overlay<'a> {
 impl Slot {
     fn of(loaded: &Loaded) -> Self {
         Self {
-            prefix: prefix(&loaded.id),
             now: loaded.account.unwrap_or_default(),
             exists: loaded.account.is_some(),
             touched: false,
