@@ -34,7 +34,7 @@ fn expression() -> impl Strategy<Value = String> {
             // Mostly inside the memory.
             2 => inner.clone().prop_map(|a| format!("(i32.load offset=60 (i32.and {a} (i32.const 131071)))")),
             1 => (inner.clone(), inner.clone(), inner.clone())
-                .prop_map(|(a, b, c)| format!("(select {a} {b} {c})")),
+                .prop_map(|(a, b, c)| format!("(select {a} {b} {})", condition(&c))),
             1 => (inner.clone(), inner.clone())
                 .prop_map(|(a, b)| format!("(if (result i32) {a} (then {b}) (else (call $leaf {a} {b})))")),
             1 => (inner.clone(), inner.clone(), inner.clone()).prop_map(|(a, b, c)| format!(
@@ -55,6 +55,17 @@ fn expression() -> impl Strategy<Value = String> {
             1 => inner.prop_map(|a| format!("(memory.grow (i32.and {a} (i32.const 3)))")),
         ]
     })
+}
+
+/// An expression that is zero where the given one is. The second engine, wasmi 2.0.0, gives
+/// `(select (i32.const 2) (i32.const 3) (i32.eqz (local.get 0)))` as 2 whatever the local is; so no
+/// comparison with zero stands right in a `select`.
+fn condition(expression: &str) -> String {
+    if expression.starts_with("(i32.eq") {
+        format!("(i32.popcnt {expression})")
+    } else {
+        expression.to_owned()
+    }
 }
 
 /// Statements; branches 0–2 are always possible, for a body stands inside two blocks.
