@@ -178,7 +178,7 @@ impl Report {
             ratios,
             ratios_spread,
             root_ms: Figures::of(each(|pair| pair.root / 1e3)).median,
-            restart_ms: measured.restart / 1e3,
+            restart_ms: Figures::of([measured.restart / 1e3]).median,
         }
     }
 

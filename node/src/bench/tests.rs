@@ -1,5 +1,6 @@
 //! A tiny run and what becomes of its figures.
 
+use super::figures::DECIMALS;
 use super::measure::STAGES;
 use super::report::{COMMIT_STAGE, Report};
 use super::workload::{Pattern, Shape};
@@ -40,6 +41,19 @@ fn positive(value: &serde_json::Value) -> bool {
         .is_some_and(|number| number.is_finite() && number > 0.0)
 }
 
+/// Whether every number below a value has no more decimals than a report's.
+fn all_rounded(value: &serde_json::Value) -> bool {
+    match value {
+        serde_json::Value::Number(number) => number.as_f64().is_some_and(|number| {
+            let shown = format!("{number:.0$}", DECIMALS as usize);
+            shown.parse() == Ok(number)
+        }),
+        serde_json::Value::Array(list) => list.iter().all(all_rounded),
+        serde_json::Value::Object(object) => object.values().all(all_rounded),
+        _ => true,
+    }
+}
+
 #[test]
 fn a_tiny_run_gives_every_figure_and_they_come_back_from_json() {
     let report = verify(&TINY).expect("a run");
@@ -78,6 +92,7 @@ fn a_tiny_run_gives_every_figure_and_they_come_back_from_json() {
         let spread = &object["ratios_spread"][format!("thread_scaling.{name}")];
         assert_eq!(spread[1], ratios["thread_scaling"][name]);
     }
+    assert!(all_rounded(&object), "{object}");
     let back: Report = serde_json::from_value(object).expect("a report");
     assert_eq!(back, report);
 
