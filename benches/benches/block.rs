@@ -11,7 +11,7 @@ use criterion::{
 };
 use proofmill_benches::{Fixture, pools};
 use proofmill_chain::pipeline::{
-    Context, SealedBlock, check, decode, execute, seal, validate, verify,
+    Context, SealedBlock, check, decode, execute, seal, validate, verify, verify_and_execute,
 };
 use proofmill_chain::tree::{Change, LeafValue, Tree};
 use proofmill_chain::types::hash::Hash;
@@ -110,6 +110,7 @@ fn stages_of(
     stage!("check", block, check);
     stage!("verify", checked, verify);
     stage!("execute", verified, execute);
+    stage!("verify_and_execute", checked, verify_and_execute);
     stage!("seal", executed, seal);
     group.bench_function(id("root", size), |b| {
         b.iter_with_large_drop(|| pool.install(|| patch_of(context, black_box(writes))));
@@ -260,8 +261,8 @@ fn ground(bits: usize, paired: bool) -> Vec<Hash> {
     keys
 }
 
-/// The new root when all changed keys were ground to share a prefix, beside keys that were not: what
-/// an adversary can make a block cost.
+/// The new root, and reading them before, when all changed keys were ground to share a prefix, beside
+/// keys that were not: all that an adversary's choice of keys can make a block cost.
 fn ground_keys(criterion: &mut Criterion) {
     let cases = SHARED
         .into_iter()
@@ -280,6 +281,7 @@ fn ground_keys(criterion: &mut Criterion) {
             .map(|key| (*key, Some(LeafValue::of(b"after"))))
             .collect();
         let expected = tree.update(&changes).root();
+        let before = LeafValue::of(b"before").hash();
         for (threads, pool) in pools() {
             assert_eq!(pool.install(|| tree.update(&changes)).root(), expected);
             let mut group = criterion.benchmark_group(format!("root/threads={threads}"));
@@ -288,6 +290,15 @@ fn ground_keys(criterion: &mut Criterion) {
             let how = if paired { "pairs" } else { "all" };
             group.bench_function(BenchmarkId::new(how, format!("shared-bits={bits}")), |b| {
                 b.iter_with_large_drop(|| pool.install(|| tree.update(black_box(&changes))));
+            });
+            group.finish();
+            let found = pool.install(|| tree.read_many(&keys));
+            assert!(found.iter().all(|found| found.hash() == Some(before)));
+            let mut group = criterion.benchmark_group(format!("read/threads={threads}"));
+            group.sample_size(SAMPLES);
+            group.throughput(Throughput::Elements(u64::from(GROUND)));
+            group.bench_function(BenchmarkId::new(how, format!("shared-bits={bits}")), |b| {
+                b.iter_with_large_drop(|| pool.install(|| tree.read_many(black_box(&keys))));
             });
             group.finish();
         }

@@ -84,7 +84,15 @@ pub struct CheckedBlock {
 #[derive(Clone, Debug)]
 pub struct VerifiedBlock {
     checked: CheckedBlock,
+    met: Met,
+}
+
+/// What a block's transactions meet, read and judged on all threads before one thread executes them.
+#[derive(Clone, Debug)]
+struct Met {
+    /// The accounts of the parent's state that they name.
     accounts: Accounts,
+    /// The machine's verdict on each transaction's module, where it publishes one.
     programs: Vec<Option<Result<ProgramFacts, u16>>>,
 }
 
@@ -144,8 +152,7 @@ impl SealedBlock {
 pub fn validate(bytes: &[u8], context: &Context<'_>) -> Result<SealedBlock, BlockError> {
     let decoded = decode(bytes, context.params)?;
     let checked = check(decoded, context)?;
-    let verified = verify(checked, context)?;
-    let executed = execute(verified, context)?;
+    let executed = verify_and_execute(checked, context)?;
     seal(executed, context)
 }
 
@@ -195,30 +202,54 @@ pub fn check(decoded: DecodedBlock, context: &Context<'_>) -> Result<CheckedBloc
 /// # Errors
 /// The first that does not verify.
 pub fn verify(checked: CheckedBlock, context: &Context<'_>) -> Result<VerifiedBlock, BlockError> {
-    let CheckedBlock {
-        decoded, examined, ..
-    } = &checked;
-    let transactions = &decoded.block().transactions;
-    let (proofs, contents) = rayon::join(
-        || verify_proofs(&checked, context),
+    let (signed, met) = rayon::join(
+        || verify_signed(&checked, context),
+        || meet(&checked, context),
+    );
+    signed?;
+    let met = met?;
+    examine::admit_recipients(&checked, &met.accounts, context)?;
+    Ok(VerifiedBlock { checked, met })
+}
+
+/// [`verify`] and [`execute`] side by side: execution keeps one thread busy, the signatures all others.
+/// The verdict is that of one after the other, down to which error is told; what an unsigned block
+/// would do is thrown away.
+///
+/// # Errors
+/// The first that does not verify, or else the first that may not stand there.
+pub fn verify_and_execute(
+    checked: CheckedBlock,
+    context: &Context<'_>,
+) -> Result<ExecutedBlock, BlockError> {
+    let (signed, executed) = rayon::join(
+        || verify_signed(&checked, context),
         || {
-            let (signed, accounts) = rayon::join(
-                || signatures::verify(decoded, examined, context),
-                || Accounts::load(context.state, transactions),
-            );
-            let accounts = accounts?;
-            signed?;
-            examine::admit_recipients(transactions, examined, &accounts, context)?;
-            Ok::<_, BlockError>((accounts, judge_programs(transactions, context.machine)))
+            let met = meet(&checked, context)?;
+            let effects = effects(&checked, &met, context);
+            Ok::<_, BlockError>((met, effects))
         },
     );
-    proofs?;
-    let (accounts, programs) = contents?;
-    Ok(VerifiedBlock {
-        checked,
-        accounts,
-        programs,
+    signed?;
+    let (met, effects) = executed?;
+    examine::admit_recipients(&checked, &met.accounts, context)?;
+    Ok(ExecutedBlock {
+        effects: effects?,
+        decoded: checked.decoded,
+        hash: checked.hash,
     })
+}
+
+/// All that is signed or proven in the block.
+fn verify_signed(checked: &CheckedBlock, context: &Context<'_>) -> Result<(), BlockError> {
+    let CheckedBlock {
+        decoded, examined, ..
+    } = checked;
+    let (proofs, signatures) = rayon::join(
+        || verify_proofs(checked, context),
+        || signatures::verify(decoded, examined, context),
+    );
+    proofs.and(signatures)
 }
 
 /// What stands in the block about itself and its parent: the proposer's signature, the beacon and the
@@ -252,15 +283,17 @@ fn verify_proofs(checked: &CheckedBlock, context: &Context<'_>) -> Result<(), Bl
     .map_err(BlockError::Certificate)
 }
 
-fn judge_programs(
-    transactions: &[SignedTransaction],
-    machine: &dyn Machine,
-) -> Vec<Option<Result<ProgramFacts, u16>>> {
+/// Reads what the transactions name and has their modules judged.
+fn meet(checked: &CheckedBlock, context: &Context<'_>) -> Result<Met, BlockError> {
     use rayon::prelude::*;
-    transactions
-        .par_iter()
-        .map(|signed| judge(signed, machine))
-        .collect()
+    let transactions = &checked.decoded.block().transactions;
+    Ok(Met {
+        accounts: Accounts::load(context.state, transactions)?,
+        programs: transactions
+            .par_iter()
+            .map(|signed| judge(signed, context.machine))
+            .collect(),
+    })
 }
 
 /// The machine's verdict on the module that a transaction publishes, if it does.
@@ -283,11 +316,21 @@ pub fn execute(
     verified: VerifiedBlock,
     context: &Context<'_>,
 ) -> Result<ExecutedBlock, BlockError> {
-    let VerifiedBlock {
-        checked,
-        accounts,
-        programs,
-    } = verified;
+    let VerifiedBlock { checked, met } = verified;
+    let effects = effects(&checked, &met, context)?;
+    Ok(ExecutedBlock {
+        decoded: checked.decoded,
+        hash: checked.hash,
+        effects,
+    })
+}
+
+/// What the attestations and transactions do, one after the other.
+fn effects(
+    checked: &CheckedBlock,
+    met: &Met,
+    context: &Context<'_>,
+) -> Result<Effects, BlockError> {
     let block = checked.decoded.block();
     let mut executor = Executor::begin(
         context.state,
@@ -299,7 +342,7 @@ pub fn execute(
             beacon_output: &block.header.beacon_output,
             reward: checked.reward,
         },
-        &accounts,
+        &met.accounts,
     )?;
     let mut outputs = Outputs::default();
     for (index, signed) in block.attestations.iter().enumerate() {
@@ -311,24 +354,19 @@ pub fn execute(
         return Err(BlockError::Execute(ExecuteError::Outputs));
     }
     let transactions = block.transactions.iter().zip(&checked.examined);
-    for (index, ((signed, examined), program)) in transactions.zip(programs).enumerate() {
+    for (index, ((signed, examined), program)) in transactions.zip(&met.programs).enumerate() {
         let prepared = Prepared {
             signed,
             id: examined.id,
             bytes: examined.bytes,
-            program,
-            slots: accounts.slots(index),
+            program: *program,
+            slots: met.accounts.slots(index),
         };
         executor
             .transaction(&prepared)?
             .map_err(|error| BlockError::Execute(ExecuteError::Transaction { index, error }))?;
     }
-    let effects = executor.finish(block.outputs.clone())?;
-    Ok(ExecutedBlock {
-        decoded: checked.decoded,
-        hash: checked.hash,
-        effects,
-    })
+    Ok(executor.finish(block.outputs.clone())?)
 }
 
 /// The roots that execution gives are the header's.

@@ -6,14 +6,12 @@ mod common;
 use std::sync::LazyLock;
 
 use common::seeds::{POOLS, Random, each_seed};
-use common::{World, bad_signature, candidates, claim, id, key, nonce, terms, transfer};
+use common::{World, bad_signature, both_ways, candidates, claim, id, key, nonce, terms, transfer};
 use proofmill_chain::codec;
 use proofmill_chain::crypto::sign::SecretKey;
 use proofmill_chain::crypto::verify::{BATCH_CHUNK_MAX, Backend, BatchSecret, Item, Verifier};
 use proofmill_chain::merkle;
-use proofmill_chain::pipeline::{
-    BlockError, Context, SeenTransactions, validate, verify_transaction,
-};
+use proofmill_chain::pipeline::{BlockError, Context, SeenTransactions, verify_transaction};
 use proofmill_chain::types::block::Block;
 use proofmill_chain::types::hash::{AccountId, Signature};
 use proofmill_chain::types::transaction::{Action, SignedTransaction};
@@ -226,7 +224,7 @@ fn verdict(world: &World, block: &Block, seen: Option<&SeenTransactions>) -> Opt
                 seen,
                 ..world.context()
             };
-            errors.push(pool.install(|| validate(&bytes, &context).err()));
+            errors.push(pool.install(|| both_ways(&bytes, &context).err()));
         }
     }
     let first = errors.swap_remove(0);

@@ -2,14 +2,16 @@
 
 mod common;
 
-use common::{World, bad_signature, claim, id, key, terms, transfer};
+use common::{World, bad_signature, claim, id, key, nonce, terms, transfer};
+use proofmill_chain::check::{BlockCheckError, TransactionError};
+use proofmill_chain::crypto::verify::KeyError;
 use proofmill_chain::crypto::vrf;
-use proofmill_chain::execute::{beacon_message, next_beacon};
+use proofmill_chain::execute::{ExecuteError, Inadmissible, beacon_message, next_beacon};
 use proofmill_chain::finality::{CertificateError, verify_certificate};
 use proofmill_chain::pipeline::{BlockError, verify_transaction};
 use proofmill_chain::types::block::{Block, Certificate};
-use proofmill_chain::types::hash::{Hash, VrfOutput};
-use proofmill_chain::types::transaction::Action;
+use proofmill_chain::types::hash::{AccountId, Hash, VrfOutput};
+use proofmill_chain::types::transaction::{Action, SignedTransaction};
 use proofmill_chain::types::units::{Height, Round, Weight};
 
 fn refused(world: &World, block: &Block) -> BlockError {
@@ -235,4 +237,55 @@ fn every_signature_in_a_block_is_verified() {
         }
     );
     assert!(verify_transaction(&fine, &world.id).is_ok());
+}
+
+#[test]
+fn of_all_that_is_wrong_the_signed_is_told_first_and_execution_last() {
+    let world = world();
+    let mut no_point = [0; 32];
+    no_point[0] = 2;
+    let nowhere = AccountId::new(no_point);
+    let late = world.tx_with(&key("alice"), transfer(id("bob"), 1), |t| {
+        t.nonce = nonce(7)
+    });
+    let mut unsigned = world.tx(&key("carol"), transfer(id("bob"), 1));
+    unsigned.signature = bad_signature();
+    let mut list = [late, world.tx(&key("bob"), transfer(nowhere, 1)), unsigned];
+    let forged =
+        |list: &[SignedTransaction]| world.forge(|block| block.transactions = list.to_vec());
+
+    let mut block = forged(&list);
+    block.proposer_signature = bad_signature();
+    assert_eq!(refused(&world, &block), BlockError::ProposerSignature);
+    let signature = BlockError::Signature {
+        what: "transaction",
+        index: 2,
+        key: id("carol"),
+    };
+    assert_eq!(refused(&world, &forged(&list)), signature);
+    list[2] = world.tx(&key("carol"), transfer(id("bob"), 1));
+    let recipient = BlockError::Check(BlockCheckError::Transaction {
+        index: 1,
+        error: TransactionError::Key {
+            role: "recipient",
+            key: nowhere,
+            error: KeyError::NotCanonical,
+        },
+    });
+    assert_eq!(refused(&world, &forged(&list)), recipient);
+    list[1] = world.tx(&key("bob"), transfer(id("alice"), 1));
+    let execution = BlockError::Execute(ExecuteError::Transaction {
+        index: 0,
+        error: Inadmissible::Nonce {
+            expected: nonce(0),
+            received: nonce(7),
+        },
+    });
+    assert_eq!(refused(&world, &forged(&list)), execution);
+    list[0] = world.tx(&key("alice"), transfer(id("bob"), 1));
+    // Nothing is left but the roots, which were never made for these.
+    assert!(matches!(
+        refused(&world, &forged(&list)),
+        BlockError::Seal { .. }
+    ));
 }

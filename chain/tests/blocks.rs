@@ -3,14 +3,14 @@
 mod common;
 
 use common::laws::reroot;
-use common::{Magic, STEP_MS, World, candidates, claim, id, key, key_of, transfer};
+use common::{Magic, STEP_MS, World, both_ways, candidates, claim, id, key, key_of, transfer};
 use proofmill_chain::build::Candidates;
 use proofmill_chain::check::{
     AttestationError, BlockCheckError, TransactionError, check_attestation,
 };
 use proofmill_chain::codec::{self, DecodeError};
 use proofmill_chain::execute::{ExecuteError, SupplyError, check_supply_change, sum_supply};
-use proofmill_chain::pipeline::{BlockError, Context, validate};
+use proofmill_chain::pipeline::{BlockError, Context};
 use proofmill_chain::state::StateError;
 use proofmill_chain::state::overlay::{Write, WriteSet};
 use proofmill_chain::state::reader::StateReader;
@@ -40,7 +40,7 @@ fn what_is_no_block_is_refused_before_anything_else() {
     let world = World::with(|genesis| genesis.params.block_bytes_max = 40_000);
     let block = world.forge(|_| {});
     let bytes = codec::encode(&block);
-    let of = |bytes: &[u8]| validate(bytes, &world.context()).map(|sealed| sealed.hash());
+    let of = |bytes: &[u8]| both_ways(bytes, &world.context()).map(|sealed| sealed.hash());
     assert!(of(&bytes).is_ok());
     assert!(matches!(
         of(&bytes[..bytes.len() - 1]),
@@ -314,7 +314,7 @@ fn our_own_trouble_is_never_called_the_blocks_fault() {
             machine: &Magic,
             ..world.context()
         };
-        let error = validate(&bytes, &context)
+        let error = both_ways(&bytes, &context)
             .map(|sealed| sealed.hash())
             .expect_err("nothing can be said of it");
         assert!(error.is_ours(), "{error:?}");

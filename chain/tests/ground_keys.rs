@@ -7,14 +7,13 @@ use common::ledger::Ledger;
 use common::naive::{Model, naive_root};
 use common::raw_key::RawKey;
 use common::seeds::{POOLS, Random};
-use common::{FUNDS, World, reward_of, transfer};
+use common::{FUNDS, World, both_ways, reward_of, transfer};
 use curve25519_dalek::constants::ED25519_BASEPOINT_TABLE;
 use curve25519_dalek::edwards::EdwardsPoint;
 use curve25519_dalek::scalar::Scalar;
 use proofmill_chain::codec;
 use proofmill_chain::crypto::verify::admit_key;
 use proofmill_chain::merkle;
-use proofmill_chain::pipeline::validate;
 use proofmill_chain::tree::{Change, LeafValue, Tree};
 use proofmill_chain::types::genesis::GenesisAccount;
 use proofmill_chain::types::hash::{AccountId, Hash};
@@ -174,7 +173,7 @@ fn take(world: &mut World, ids: &[AccountId], list: &[SignedTransaction]) {
     let bytes = codec::encode(&block);
     let mut sealed = Vec::new();
     for pool in POOLS.iter() {
-        let verdict = pool.install(|| validate(&bytes, &world.context()));
+        let verdict = pool.install(|| both_ways(&bytes, &world.context()));
         sealed.push(verdict.expect("what the protocol's ledger does is valid"));
     }
     world.apply(&sealed[0]);

@@ -4,10 +4,12 @@
 mod common;
 
 use common::seeds::POOLS;
-use common::{STEP_MS, World, candidates, claim, id, key, nonce, plain, spec, terms, transfer};
+use common::{
+    STEP_MS, World, both_ways, candidates, claim, id, key, nonce, plain, spec, terms, transfer,
+};
 use proofmill_chain::build::Candidates;
 use proofmill_chain::codec;
-use proofmill_chain::pipeline::{BlockError, SealedBlock, validate};
+use proofmill_chain::pipeline::{BlockError, SealedBlock};
 use proofmill_chain::types::hash::{Blob, Hash};
 use proofmill_chain::types::receipt::Outcome;
 use proofmill_chain::types::record::Record;
@@ -182,7 +184,7 @@ fn check_refusal(world: &World, list: &Candidates) -> Result<(), TestCaseError> 
     let bytes = codec::encode(&block);
     let alone = plain::execute(world, &block).map_err(BlockError::Execute);
     for pool in POOLS.iter() {
-        let verdict = pool.install(|| validate(&bytes, &world.context()));
+        let verdict = pool.install(|| both_ways(&bytes, &world.context()));
         match (verdict.map(|sealed| sealed.hash()), &alone) {
             (verdict, Err(error)) => prop_assert_eq!(verdict.as_ref(), Err(error)),
             // Its roots are not made for its contents.
@@ -213,7 +215,7 @@ fn check_step(
     // Each pool works on a copy of its own.
     for pool in POOLS.iter() {
         let copy = world.clone();
-        sealed.push(pool.install(|| validate(&bytes, &copy.context())));
+        sealed.push(pool.install(|| both_ways(&bytes, &copy.context())));
     }
     let first = sealed.remove(0).expect("what is built is valid");
     prop_assert_eq!(first.hash(), built.hash);
@@ -316,7 +318,7 @@ fn rich() -> (World, Vec<u8>) {
         (4, 2, 3, 1, true)
     );
     let bytes = codec::encode(block);
-    assert!(validate(&bytes, &world.context()).is_ok());
+    assert!(both_ways(&bytes, &world.context()).is_ok());
     (world, bytes)
 }
 
@@ -328,7 +330,7 @@ fn a_block_with_any_byte_changed_is_never_accepted() {
         for mask in [1 << (at % 8), 0xff] {
             let mut mutated = bytes.clone();
             mutated[at] ^= mask;
-            let error = validate(&mutated, &world.context())
+            let error = both_ways(&mutated, &world.context())
                 .map(|sealed| sealed.hash())
                 .expect_err("a changed block is invalid");
             assert!(!error.is_ours(), "byte {at} ^ {mask:#x}: {error}");
@@ -354,7 +356,7 @@ proptest! {
         let moved = [&bytes[..cut], &bytes[from..]].concat();
         for mutated in [bytes[..cut].to_vec(), inserted, moved, noisy] {
             if mutated != bytes {
-                prop_assert!(validate(&mutated, &world.context()).is_err());
+                prop_assert!(both_ways(&mutated, &world.context()).is_err());
             }
         }
     }

@@ -10,11 +10,11 @@ use common::ledger::Ledger;
 use common::naive::naive_root;
 use common::seeds::{POOLS, Random, each_seed};
 use common::transfers::{Draft, People, Sum};
-use common::{STEP_MS, World, candidates, plain, reward_of};
+use common::{STEP_MS, World, both_ways, candidates, plain, reward_of};
 use proofmill_chain::codec;
 use proofmill_chain::execute::{Effects, ExecuteError, Inadmissible};
 use proofmill_chain::merkle;
-use proofmill_chain::pipeline::{BlockError, SealedBlock, validate};
+use proofmill_chain::pipeline::{BlockError, SealedBlock};
 use proofmill_chain::state::accounts::Accounts;
 use proofmill_chain::types::block::Block;
 use proofmill_chain::types::genesis::GenesisAccount;
@@ -27,7 +27,7 @@ fn everywhere(world: &World, block: &Block) -> Result<SealedBlock, BlockError> {
     let bytes = codec::encode(block);
     let mut verdicts = POOLS
         .iter()
-        .map(|pool| pool.install(|| validate(&bytes, &world.context())));
+        .map(|pool| pool.install(|| both_ways(&bytes, &world.context())));
     let first = verdicts.next().expect("there are pools");
     for other in verdicts {
         match (&first, &other) {

@@ -2,12 +2,12 @@
 
 mod common;
 
-use common::{World, bad_signature, candidates, id, key, transfer};
+use common::{World, bad_signature, both_ways, candidates, id, key, transfer};
 use proofmill_chain::check::{BlockCheckError, TransactionError};
 use proofmill_chain::codec;
 use proofmill_chain::crypto::verify::KeyError;
 use proofmill_chain::merkle;
-use proofmill_chain::pipeline::{BlockError, Context, DecodedBlock, SeenTransactions, validate};
+use proofmill_chain::pipeline::{BlockError, Context, DecodedBlock, SeenTransactions};
 use proofmill_chain::types::block::{BLOCK_BYTES_MAX, Block};
 use proofmill_chain::types::hash::{AccountId, Hash};
 use proofmill_chain::types::transaction::SignedTransaction;
@@ -45,7 +45,7 @@ fn verdict(world: &World, block: &Block, seen: &SeenTransactions) -> Result<Hash
         seen: Some(seen),
         ..world.context()
     };
-    validate(&codec::encode(block), &context).map(|sealed| {
+    both_ways(&codec::encode(block), &context).map(|sealed| {
         assert_eq!(sealed.patch().root(), block.header.state_root);
         sealed.hash()
     })

@@ -3,7 +3,7 @@
 use rayon::iter::ParallelIterator;
 use rayon::slice::ParallelSlice;
 
-use super::{BlockError, Context, DecodedBlock};
+use super::{BlockError, CheckedBlock, Context, DecodedBlock};
 use crate::check::{BlockCheckError, TransactionError, check_form, key_error};
 use crate::crypto::sha256::Engine;
 use crate::merkle;
@@ -78,13 +78,13 @@ pub(super) fn unsigned_bytes<'a>(signed: &SignedTransaction, bytes: &'a [u8]) ->
 /// Admits the recipients that no one has admitted before: an account that exists was admitted when it
 /// was made, and a key that signs is a point.
 pub(super) fn admit_recipients(
-    transactions: &[SignedTransaction],
-    examined: &[Examined],
+    checked: &CheckedBlock,
     accounts: &Accounts,
     context: &Context<'_>,
 ) -> Result<(), BlockError> {
+    let transactions = &checked.decoded.block().transactions;
     let newcomers: Vec<_> = (0..)
-        .zip(transactions.iter().zip(examined))
+        .zip(transactions.iter().zip(&checked.examined))
         .filter(|(index, (_, examined))| {
             let recipient = accounts.get(accounts.slots(*index).recipient);
             !examined.seen && recipient.is_some_and(|loaded| loaded.account.is_none())

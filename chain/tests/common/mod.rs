@@ -26,7 +26,9 @@ use proofmill_chain::crypto::sign::SecretKey;
 use proofmill_chain::crypto::verify::{BatchSecret, Verifier};
 use proofmill_chain::finality::{VoteKind, vote_sign_bytes};
 use proofmill_chain::machine::{Machine, ProgramFacts};
-use proofmill_chain::pipeline::{BlockError, Context, SealedBlock, validate};
+use proofmill_chain::pipeline::{
+    BlockError, Context, SealedBlock, check, decode, execute, seal, validate, verify,
+};
 use proofmill_chain::tree::{LeafValue, Tree};
 use proofmill_chain::types::block::{Block, Certificate, CommitSignature};
 use proofmill_chain::types::genesis::{Genesis, GenesisAccount, GenesisWorker};
@@ -52,6 +54,30 @@ pub(crate) const COLLATERAL: u64 = 1_000_000;
 pub(crate) const STEP_MS: u64 = 1_000;
 /// What the test machine says of a module that is none.
 pub(crate) const NOT_A_PROGRAM: u16 = 7;
+
+/// A block's whole way, with its execution beside its signatures as a node goes it, and one stage after
+/// the other: the verdict is one.
+pub(crate) fn both_ways(bytes: &[u8], context: &Context<'_>) -> Result<SealedBlock, BlockError> {
+    let beside = validate(bytes, context);
+    let staged = decode(bytes, context.params)
+        .and_then(|decoded| check(decoded, context))
+        .and_then(|checked| verify(checked, context))
+        .and_then(|verified| execute(verified, context))
+        .and_then(|executed| seal(executed, context));
+    let told = |sealed: &SealedBlock| {
+        let patch = sealed.patch();
+        (sealed.hash(), patch.root(), patch.len())
+    };
+    assert_eq!(
+        beside.as_ref().map(told),
+        staged.as_ref().map(told),
+        "execution beside the signatures, and after them"
+    );
+    if let (Ok(beside), Ok(staged)) = (&beside, &staged) {
+        assert_eq!(beside.effects(), staged.effects());
+    }
+    beside
+}
 
 /// Takes bytes that begin with `PM` for a program; the next two bytes are its pages.
 #[derive(Clone, Copy)]
@@ -290,7 +316,7 @@ impl World {
     }
 
     pub(crate) fn validate(&self, block: &Block) -> Result<SealedBlock, BlockError> {
-        validate(&codec::encode(block), &self.context())
+        both_ways(&codec::encode(block), &self.context())
     }
 
     /// Takes in the block that the right proposer builds from the candidates.

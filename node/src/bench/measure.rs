@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use proofmill_chain::pipeline::{
-    BlockError, Context, SealedBlock, check, decode, execute, seal, verify,
+    BlockError, Context, SealedBlock, check, decode, execute, seal, validate, verify,
 };
 use rayon::ThreadPool;
 
@@ -21,17 +21,11 @@ use crate::bench::{BenchError, Options};
 /// The stages that need no disk, in their order.
 pub const STAGES: [&str; 5] = ["decode", "check", "verify", "execute", "seal"];
 
-/// Time of each stage of one block, microseconds.
+/// Time of each stage of one block when one follows the other, microseconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Way(pub [f64; STAGES.len()]);
 
 impl Way {
-    /// All stages together.
-    #[must_use]
-    pub fn whole(&self) -> f64 {
-        self.0.iter().sum()
-    }
-
     /// The stage that verifies signatures.
     #[must_use]
     pub const fn signatures(&self) -> f64 {
@@ -48,11 +42,15 @@ pub struct Pair {
     pub beside_naive: Way,
     /// Reference: the bare batch, keys decompressed on the way.
     pub bare_parsed: f64,
-    /// Ours next to it, with a verifier that has seen no key.
+    /// Ours next to it, with a verifier that has seen no key: the whole block as a node validates it.
+    pub block: f64,
+    /// As `block`, stage by stage.
     pub ours: Way,
     /// Reference: the bare batch, keys decompressed before.
     pub bare_cached: f64,
     /// Ours next to it, with a verifier that has seen every key.
+    pub block_cached: f64,
+    /// As `block_cached`, stage by stage.
     pub ours_cached: Way,
     /// The chain's batch alone, on the references' items, keys not seen and seen.
     pub batch: f64,
@@ -60,12 +58,14 @@ pub struct Pair {
     pub batch_cached: f64,
     /// The bare batch, keys decompressed on the way, on one thread.
     pub bare_one: f64,
-    /// Ours on one thread, no key seen.
+    /// As `block`, on one thread.
+    pub block_one: f64,
+    /// As `ours`, on one thread.
     pub ours_one: Way,
-    /// Ours with no transaction seen before.
-    pub unseen: Way,
-    /// Ours with every transaction seen before.
-    pub seen: Way,
+    /// The whole block, no transaction seen before.
+    pub unseen: f64,
+    /// The whole block, every transaction seen before.
+    pub seen: f64,
     /// The new state root alone.
     pub root: f64,
 }
@@ -159,23 +159,30 @@ impl Rig {
         let keys_of_items = points(&items).ok_or(BenchError::Reference("decompress"))?;
         let all = Seen::all_of(&made.block);
         let usual = if self.seen { &all } else { &Seen::none() };
-        let pass = |pool: &ThreadPool, keys: &Keys, seen: &Seen| {
+        let whole = |pool: &ThreadPool, keys: &Keys, seen: &Seen| {
+            ledger.with_context(keys, seen, |context| {
+                let (us, sealed) = pool.install(|| timed(|| validate(&made.bytes, context)));
+                Ok::<_, BlockError>((us, sealed?))
+            })
+        };
+        let staged = |pool: &ThreadPool, keys: &Keys, seen: &Seen| {
             ledger.with_context(keys, seen, |context| pool.install(|| walk(made, context)))
         };
 
         pair.naive = reference(&self.all, "naive", || naive(&items))?;
-        (pair.beside_naive, _) = pass(&self.all, &Keys::unseen(), usual)?;
+        pair.beside_naive = staged(&self.all, &Keys::unseen(), usual)?;
 
         let bare = || bare_parsed(&items);
         pair.bare_parsed = reference(&self.all, "bare, parsed", bare)?;
         let keys = Keys::unseen();
-        let (way, sealed) = pass(&self.all, &keys, usual)?;
-        pair.ours = way;
+        (pair.block, _) = whole(&self.all, &keys, usual)?;
+        pair.ours = staged(&self.all, &Keys::unseen(), usual)?;
 
         let cached = || bare_cached(&items, &keys_of_items);
         pair.bare_cached = reference(&self.all, "bare, cached", cached)?;
         // The same verifier again: it has seen every key of this block.
-        (pair.ours_cached, _) = pass(&self.all, &keys, usual)?;
+        (pair.block_cached, _) = whole(&self.all, &keys, usual)?;
+        pair.ours_cached = staged(&self.all, &keys, usual)?;
 
         let fresh = Keys::unseen();
         let batch = |keys: &Keys| keys.batch(&items).iter().all(|valid| *valid);
@@ -183,10 +190,12 @@ impl Rig {
         pair.batch_cached = reference(&self.all, "batch, cached", || batch(&fresh))?;
 
         pair.bare_one = reference(&self.one, "bare, one thread", bare)?;
-        (pair.ours_one, _) = pass(&self.one, &Keys::unseen(), usual)?;
+        (pair.block_one, _) = whole(&self.one, &Keys::unseen(), usual)?;
+        pair.ours_one = staged(&self.one, &Keys::unseen(), usual)?;
 
-        (pair.unseen, _) = pass(&self.all, &Keys::unseen(), &Seen::none())?;
-        (pair.seen, _) = pass(&self.all, &Keys::unseen(), &all)?;
+        (pair.unseen, _) = whole(&self.all, &Keys::unseen(), &Seen::none())?;
+        let sealed;
+        (pair.seen, sealed) = whole(&self.all, &Keys::unseen(), &all)?;
 
         let writes = &sealed.effects().writes;
         let (root_us, patch) = ledger.with_context(&keys, usual, |context| {
@@ -214,8 +223,8 @@ pub(super) fn reference(
     }
 }
 
-/// A block's whole way but the disk, each stage timed.
-fn walk(made: &Made, context: &Context<'_>) -> Result<(Way, SealedBlock), BlockError> {
+/// A block's way but the disk, one stage after the other, each timed.
+fn walk(made: &Made, context: &Context<'_>) -> Result<Way, BlockError> {
     let (decode_us, block) = timed(|| decode(&made.bytes, context.params));
     let block = block?;
     let (check_us, checked) = timed(|| check(block, context));
@@ -225,8 +234,8 @@ fn walk(made: &Made, context: &Context<'_>) -> Result<(Way, SealedBlock), BlockE
     let (execute_us, executed) = timed(|| execute(verified, context));
     let executed = executed?;
     let (seal_us, sealed) = timed(|| seal(executed, context));
-    let way = Way([decode_us, check_us, verify_us, execute_us, seal_us]);
-    Ok((way, sealed?))
+    sealed?;
+    Ok(Way([decode_us, check_us, verify_us, execute_us, seal_us]))
 }
 
 pub(super) fn timed<T>(work: impl FnOnce() -> T) -> (f64, T) {

@@ -1,4 +1,5 @@
-//! A report as a picture: stages stacked into bars, the references beside them, as plain SVG.
+//! A report as a picture: stages stacked into bars, the totals and the references beside them, as plain
+//! SVG.
 
 use std::fmt::Write as _;
 
@@ -14,6 +15,7 @@ const BOTTOM: f64 = 84.0;
 const COLOURS: [&str; 6] = [
     "#4e79a7", "#76b7b2", "#e15759", "#f28e2b", "#59a14f", "#b07aa1",
 ];
+const TOTAL_COLOUR: &str = "#5b6f8a";
 const REFERENCE_COLOUR: &str = "#9c9c9c";
 
 /// A bar: its name and its parts, each with a colour and a length in microseconds.
@@ -22,7 +24,15 @@ struct Bar<'a> {
     parts: Vec<(&'a str, &'static str, f64)>,
 }
 
-impl Bar<'_> {
+impl<'a> Bar<'a> {
+    /// A bar of one part.
+    fn of(line: &'a Line, colour: &'static str) -> Self {
+        Self {
+            name: &line.name,
+            parts: vec![(&line.name, colour, line.us_per_tx_median)],
+        }
+    }
+
     fn whole(&self) -> f64 {
         self.parts.iter().map(|(_, _, us)| us).sum()
     }
@@ -33,18 +43,21 @@ impl Bar<'_> {
 pub fn svg(report: &Report) -> String {
     let mut bars = vec![
         Bar {
-            name: "block, keys not seen",
+            name: "stages, keys not seen",
             parts: stacked(&report.stages),
         },
         Bar {
-            name: "block, keys seen, no disk",
+            name: "stages, keys seen, no disk",
             parts: stacked(&report.stages_cached),
         },
     ];
-    bars.extend(report.references.iter().map(|line| Bar {
-        name: &line.name,
-        parts: vec![(&line.name, REFERENCE_COLOUR, line.us_per_tx_median)],
-    }));
+    bars.extend(report.totals.iter().map(|line| Bar::of(line, TOTAL_COLOUR)));
+    bars.extend(
+        report
+            .references
+            .iter()
+            .map(|line| Bar::of(line, REFERENCE_COLOUR)),
+    );
     let longest = bars.iter().map(Bar::whole).fold(0.0, f64::max);
     let scale = (WIDTH - LEFT - RIGHT) / longest.max(f64::MIN_POSITIVE);
     let height = TOP + BAR_STEP * bars.len() as f64 + BOTTOM;

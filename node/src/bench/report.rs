@@ -88,12 +88,13 @@ pub struct Report {
     pub signatures: f64,
     /// Bytes of the median block.
     pub block_bytes: f64,
-    /// Ours, no key seen before, stage by stage; together they are the way of a block.
+    /// Ours, no key seen before, one stage after the other.
     pub stages: Vec<Line>,
     /// Ours, every key seen before.
     pub stages_cached: Vec<Line>,
-    /// Decoding to sealing (`block`, `block, keys cached`), and a block of a stream that becomes durable
-    /// beside the verification of the next (`durable`).
+    /// Decoding to sealing as a node does it, with execution beside the signatures (`block`, `block,
+    /// keys cached`), and a block of a stream that becomes durable beside the verification of the next
+    /// (`durable`).
     pub totals: Vec<Line>,
     /// The references and the chain's batch alone.
     pub references: Vec<Line>,
@@ -139,7 +140,7 @@ impl Report {
         let segments = measured.segments.iter();
         let durable: Vec<f64> = segments.map(|segment| segment.durable).collect();
         let per_second = |us: &[f64]| Figures::of(us.iter().map(|us| txs / us * 1e6)).median;
-        let whole = each(|pair| pair.ours.whole());
+        let whole = each(|pair| pair.block);
         let (ratios, ratios_spread) = ratios(measured);
         let middle = |values: &[usize]| Figures::of(values.iter().map(|v| *v as f64)).median;
         Self {
@@ -162,7 +163,7 @@ impl Report {
             tx_per_s_sealed: per_second(&whole),
             totals: vec![
                 line("block", whole),
-                line("block, keys cached", each(|pair| pair.ours_cached.whole())),
+                line("block, keys cached", each(|pair| pair.block_cached)),
                 line("durable", durable),
             ],
             references: vec![
@@ -182,11 +183,9 @@ impl Report {
         }
     }
 
-    /// Microseconds per transaction of a stage in the median block.
-    #[must_use]
-    pub fn stage(&self, name: &str) -> Option<f64> {
-        let line = self.stages.iter().find(|line| line.name == name)?;
-        Some(line.us_per_tx_median)
+    /// The stages in their order, then the totals.
+    pub fn stages_and_totals(&self) -> impl Iterator<Item = &Line> {
+        self.stages.iter().chain(&self.totals)
     }
 }
 
@@ -224,17 +223,14 @@ fn ratios(measured: &Measured) -> (Ratios, BTreeMap<String, [f64; 3]>) {
         ),
         block_vs_bare_parsed: keep(
             "block_vs_bare_parsed",
-            of(|pair| pair.bare_parsed / pair.ours.whole()),
+            of(|pair| pair.bare_parsed / pair.block),
         ),
         durable_vs_bare_parsed: keep("durable_vs_bare_parsed", durable),
         block_cached_vs_bare_cached: keep(
             "block_cached_vs_bare_cached",
-            of(|pair| pair.bare_cached / pair.ours_cached.whole()),
+            of(|pair| pair.bare_cached / pair.block_cached),
         ),
-        seen_vs_unseen: keep(
-            "seen_vs_unseen",
-            of(|pair| pair.unseen.whole() / pair.seen.whole()),
-        ),
+        seen_vs_unseen: keep("seen_vs_unseen", of(|pair| pair.unseen / pair.seen)),
         thread_scaling: Scaling {
             signature: keep(
                 "thread_scaling.signature",
@@ -246,7 +242,7 @@ fn ratios(measured: &Measured) -> (Ratios, BTreeMap<String, [f64; 3]>) {
             block: keep(
                 "thread_scaling.block",
                 of(|pair| {
-                    let ours = pair.ours_one.whole() / pair.ours.whole();
+                    let ours = pair.block_one / pair.block;
                     ours / (pair.bare_one / pair.bare_parsed)
                 }),
             ),

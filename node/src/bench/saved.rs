@@ -13,10 +13,10 @@ use crate::home::{Home, write_atomically};
 /// Longest name of a report.
 const NAME_LEN_MAX: usize = 64;
 
-/// How a stage differs from a baseline.
+/// How a stage or a total differs from a baseline.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Change {
-    /// The stage.
+    /// Which.
     pub name: String,
     /// Its median now less the baseline's, in per cent of the baseline's.
     pub percent: f64,
@@ -79,14 +79,17 @@ pub fn check_name(flag: &'static str, name: &str) -> Result<(), BenchError> {
     })
 }
 
-/// Stage by stage, how a report differs from a baseline.
+/// How each stage and each total of a report differs from a baseline's.
 #[must_use]
 pub fn changes(report: &Report, baseline: &Report) -> Vec<Change> {
     report
-        .stages
-        .iter()
+        .stages_and_totals()
         .filter_map(|line| {
-            let before = baseline.stage(&line.name).filter(|before| *before > 0.0)?;
+            let mut before = baseline.stages_and_totals();
+            let before = before.find(|of| of.name == line.name)?.us_per_tx_median;
+            if before <= 0.0 {
+                return None;
+            }
             Some(Change {
                 name: line.name.clone(),
                 percent: (line.us_per_tx_median / before - 1.0) * 100.0,

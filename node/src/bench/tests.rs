@@ -111,7 +111,7 @@ fn a_tiny_run_gives_every_figure_and_they_come_back_from_json() {
     let kept = saved::load(&home, "before").expect("read");
     assert_eq!(kept, report);
     let changes = saved::changes(&report, &kept);
-    assert_eq!(changes.len(), report.stages.len());
+    assert_eq!(changes.len(), report.stages.len() + report.totals.len());
     assert!(changes.iter().all(|change| change.percent.abs() < 1e-9));
     assert!(saved::differences(&report, &kept).is_empty());
     let unknown = saved::load(&home, "after")

@@ -33,7 +33,9 @@ pub(super) fn text(report: &Report, beside: Option<&Beside>) -> String {
         text.push_str("every transaction was verified before its block came\n\n");
     }
     text.push_str(&stages(report, beside));
-    text.push('\n');
+    text.push_str(
+        "stages: one after the other; block: execution beside the signatures, as a node does it\n\n",
+    );
     text.push_str(&references(report));
     text.push('\n');
     text.push_str(&ratios(report));
@@ -54,7 +56,7 @@ pub(super) fn text(report: &Report, beside: Option<&Beside>) -> String {
 }
 
 fn stages(report: &Report, beside: Option<&Beside>) -> String {
-    let whole: f64 = report.stages.iter().map(|line| line.us_per_tx_median).sum();
+    let sum: f64 = report.stages.iter().map(|line| line.us_per_tx_median).sum();
     let totals = report.totals.iter();
     let rows: Vec<_> = report
         .stages
@@ -63,7 +65,7 @@ fn stages(report: &Report, beside: Option<&Beside>) -> String {
         .chain(totals.map(|line| (line, false)))
         .map(|(line, is_stage)| {
             let share = match is_stage {
-                true => format!("{:.1}%", line.us_per_tx_median / whole * 100.0),
+                true => format!("{:.1}%", line.us_per_tx_median / sum * 100.0),
                 false => String::new(),
             };
             let mut row = times(line);
