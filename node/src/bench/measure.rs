@@ -42,26 +42,30 @@ pub struct Pair {
     pub beside_naive: Way,
     /// Reference: the bare batch, keys decompressed on the way.
     pub bare_parsed: f64,
-    /// Ours next to it, with a verifier that has seen no key: the whole block as a node validates it.
-    pub block: f64,
-    /// As `block`, stage by stage.
+    /// Ours next to it, stage by stage, with a verifier that has seen no key.
     pub ours: Way,
+    /// The reference again.
+    pub bare_parsed_again: f64,
+    /// Ours next to that: the whole block as a node validates it, no key seen.
+    pub block: f64,
     /// Reference: the bare batch, keys decompressed before.
     pub bare_cached: f64,
-    /// Ours next to it, with a verifier that has seen every key.
-    pub block_cached: f64,
-    /// As `block_cached`, stage by stage.
+    /// Ours next to it, stage by stage, with a verifier that has seen every key.
     pub ours_cached: Way,
+    /// The reference again.
+    pub bare_cached_again: f64,
+    /// Ours next to that: the whole block, every key seen.
+    pub block_cached: f64,
     /// The chain's batch alone, on the references' items, keys not seen and seen.
     pub batch: f64,
     /// As `batch`, keys seen.
     pub batch_cached: f64,
+    /// As `ours`, on one thread.
+    pub ours_one: Way,
     /// The bare batch, keys decompressed on the way, on one thread.
     pub bare_one: f64,
     /// As `block`, on one thread.
     pub block_one: f64,
-    /// As `ours`, on one thread.
-    pub ours_one: Way,
     /// The whole block, no transaction seen before.
     pub unseen: f64,
     /// The whole block, every transaction seen before.
@@ -174,24 +178,26 @@ impl Rig {
 
         let bare = || bare_parsed(&items);
         pair.bare_parsed = reference(&self.all, "bare, parsed", bare)?;
+        pair.ours = staged(&self.all, &Keys::unseen(), usual)?;
+        pair.bare_parsed_again = reference(&self.all, "bare, parsed", bare)?;
         let keys = Keys::unseen();
         (pair.block, _) = whole(&self.all, &keys, usual)?;
-        pair.ours = staged(&self.all, &Keys::unseen(), usual)?;
 
         let cached = || bare_cached(&items, &keys_of_items);
         pair.bare_cached = reference(&self.all, "bare, cached", cached)?;
         // The same verifier again: it has seen every key of this block.
-        (pair.block_cached, _) = whole(&self.all, &keys, usual)?;
         pair.ours_cached = staged(&self.all, &keys, usual)?;
+        pair.bare_cached_again = reference(&self.all, "bare, cached", cached)?;
+        (pair.block_cached, _) = whole(&self.all, &keys, usual)?;
 
         let fresh = Keys::unseen();
         let batch = |keys: &Keys| keys.batch(&items).iter().all(|valid| *valid);
         pair.batch = reference(&self.all, "batch", || batch(&fresh))?;
         pair.batch_cached = reference(&self.all, "batch, cached", || batch(&fresh))?;
 
+        pair.ours_one = staged(&self.one, &Keys::unseen(), usual)?;
         pair.bare_one = reference(&self.one, "bare, one thread", bare)?;
         (pair.block_one, _) = whole(&self.one, &Keys::unseen(), usual)?;
-        pair.ours_one = staged(&self.one, &Keys::unseen(), usual)?;
 
         (pair.unseen, _) = whole(&self.all, &Keys::unseen(), &Seen::none())?;
         let sealed;

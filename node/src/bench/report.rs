@@ -223,12 +223,12 @@ fn ratios(measured: &Measured) -> (Ratios, BTreeMap<String, [f64; 3]>) {
         ),
         block_vs_bare_parsed: keep(
             "block_vs_bare_parsed",
-            of(|pair| pair.bare_parsed / pair.block),
+            of(|pair| pair.bare_parsed_again / pair.block),
         ),
         durable_vs_bare_parsed: keep("durable_vs_bare_parsed", durable),
         block_cached_vs_bare_cached: keep(
             "block_cached_vs_bare_cached",
-            of(|pair| pair.bare_cached / pair.block_cached),
+            of(|pair| pair.bare_cached_again / pair.block_cached),
         ),
         seen_vs_unseen: keep("seen_vs_unseen", of(|pair| pair.unseen / pair.seen)),
         thread_scaling: Scaling {
@@ -243,7 +243,7 @@ fn ratios(measured: &Measured) -> (Ratios, BTreeMap<String, [f64; 3]>) {
                 "thread_scaling.block",
                 of(|pair| {
                     let ours = pair.block_one / pair.block;
-                    ours / (pair.bare_one / pair.bare_parsed)
+                    ours / (pair.bare_one / pair.bare_parsed_again)
                 }),
             ),
         },
