@@ -8,8 +8,8 @@
 //!       ─seal───▶ SealedBlock     computed roots are the header's
 //! ```
 //!
-//! Fields are private and each type is made only by the stage before it, so what reaches the store
-//! has passed every rule. Validity is a function of the block and its parent's state alone.
+//! Fields are private and each type is made only by the stage before it, an executed block also by
+//! [`verify_and_execute`], which is both stages at once; so what reaches the store has passed every rule. Validity is a function of the block and its parent's state alone.
 
 mod decoded;
 mod error;
@@ -84,12 +84,13 @@ pub struct CheckedBlock {
 #[derive(Clone, Debug)]
 pub struct VerifiedBlock {
     checked: CheckedBlock,
-    met: Met,
+    preloaded: Preloaded,
 }
 
-/// What a block's transactions meet, read and judged on all threads before one thread executes them.
+/// What the execution of a block's transactions needs, read and judged on all threads before one thread
+/// executes them.
 #[derive(Clone, Debug)]
-struct Met {
+struct Preloaded {
     /// The accounts of the parent's state that they name.
     accounts: Accounts,
     /// The machine's verdict on each transaction's module, where it publishes one.
@@ -202,14 +203,14 @@ pub fn check(decoded: DecodedBlock, context: &Context<'_>) -> Result<CheckedBloc
 /// # Errors
 /// The first that does not verify.
 pub fn verify(checked: CheckedBlock, context: &Context<'_>) -> Result<VerifiedBlock, BlockError> {
-    let (signed, met) = rayon::join(
+    let (signed, preloaded) = rayon::join(
         || verify_signed(&checked, context),
-        || meet(&checked, context),
+        || preload(&checked, context),
     );
     signed?;
-    let met = met?;
-    examine::admit_recipients(&checked, &met.accounts, context)?;
-    Ok(VerifiedBlock { checked, met })
+    let preloaded = preloaded?;
+    examine::admit_recipients(&checked, &preloaded.accounts, context)?;
+    Ok(VerifiedBlock { checked, preloaded })
 }
 
 /// [`verify`] and [`execute`] side by side: execution keeps one thread busy, the signatures all others.
@@ -225,14 +226,14 @@ pub fn verify_and_execute(
     let (signed, executed) = rayon::join(
         || verify_signed(&checked, context),
         || {
-            let met = meet(&checked, context)?;
-            let effects = effects(&checked, &met, context);
-            Ok::<_, BlockError>((met, effects))
+            let preloaded = preload(&checked, context)?;
+            let effects = effects(&checked, &preloaded, context);
+            Ok::<_, BlockError>((preloaded, effects))
         },
     );
     signed?;
-    let (met, effects) = executed?;
-    examine::admit_recipients(&checked, &met.accounts, context)?;
+    let (preloaded, effects) = executed?;
+    examine::admit_recipients(&checked, &preloaded.accounts, context)?;
     Ok(ExecutedBlock {
         effects: effects?,
         decoded: checked.decoded,
@@ -284,10 +285,10 @@ fn verify_proofs(checked: &CheckedBlock, context: &Context<'_>) -> Result<(), Bl
 }
 
 /// Reads what the transactions name and has their modules judged.
-fn meet(checked: &CheckedBlock, context: &Context<'_>) -> Result<Met, BlockError> {
+fn preload(checked: &CheckedBlock, context: &Context<'_>) -> Result<Preloaded, BlockError> {
     use rayon::prelude::*;
     let transactions = &checked.decoded.block().transactions;
-    Ok(Met {
+    Ok(Preloaded {
         accounts: Accounts::load(context.state, transactions)?,
         programs: transactions
             .par_iter()
@@ -316,8 +317,8 @@ pub fn execute(
     verified: VerifiedBlock,
     context: &Context<'_>,
 ) -> Result<ExecutedBlock, BlockError> {
-    let VerifiedBlock { checked, met } = verified;
-    let effects = effects(&checked, &met, context)?;
+    let VerifiedBlock { checked, preloaded } = verified;
+    let effects = effects(&checked, &preloaded, context)?;
     Ok(ExecutedBlock {
         decoded: checked.decoded,
         hash: checked.hash,
@@ -328,7 +329,7 @@ pub fn execute(
 /// What the attestations and transactions do, one after the other.
 fn effects(
     checked: &CheckedBlock,
-    met: &Met,
+    preloaded: &Preloaded,
     context: &Context<'_>,
 ) -> Result<Effects, BlockError> {
     let block = checked.decoded.block();
@@ -342,7 +343,7 @@ fn effects(
             beacon_output: &block.header.beacon_output,
             reward: checked.reward,
         },
-        &met.accounts,
+        &preloaded.accounts,
     )?;
     let mut outputs = Outputs::default();
     for (index, signed) in block.attestations.iter().enumerate() {
@@ -354,13 +355,14 @@ fn effects(
         return Err(BlockError::Execute(ExecuteError::Outputs));
     }
     let transactions = block.transactions.iter().zip(&checked.examined);
-    for (index, ((signed, examined), program)) in transactions.zip(&met.programs).enumerate() {
+    for (index, ((signed, examined), program)) in transactions.zip(&preloaded.programs).enumerate()
+    {
         let prepared = Prepared {
             signed,
             id: examined.id,
             bytes: examined.bytes,
             program: *program,
-            slots: met.accounts.slots(index),
+            slots: preloaded.accounts.slots(index),
         };
         executor
             .transaction(&prepared)?

@@ -3,7 +3,6 @@
 //! The `proofmill` program is a thin `main` over this library, so that tests and benchmarks can use
 //! its parts.
 
-pub mod allocator;
 pub mod bench;
 pub mod cli;
 pub mod client;
