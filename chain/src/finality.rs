@@ -44,6 +44,71 @@ pub fn vote_sign_bytes(
     bytes
 }
 
+/// Whose turn a header claims: the round in which its block was built, and by whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// The block's height.
+    pub height: Height,
+    /// The round in which it was built.
+    pub round: Round,
+    /// Who built it.
+    pub proposer: AccountId,
+}
+
+/// Why a header's turn is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TurnError {
+    /// Built in a later round than the one in which it is proposed or was decided. Says nothing
+    /// against the block: from its own round on it may be proposed.
+    #[error("built in round {built}, proposed or decided in round {round}")]
+    LaterRound {
+        /// The round in the header.
+        built: Round,
+        /// The round in question.
+        round: Round,
+    },
+    /// Not the proposer of that round: the block is never valid.
+    #[error(
+        "the proposer of height {height} and round {round} is {expected}, the header names {given}"
+    )]
+    Proposer {
+        /// The height.
+        height: Height,
+        /// The round in the header.
+        round: Round,
+        /// Whom the header names.
+        given: AccountId,
+        /// Whose turn it was.
+        expected: AccountId,
+    },
+}
+
+/// The header-round rule, for a block that is proposed or was decided in `round`. Proposals,
+/// commits, synced blocks and replay all call it.
+///
+/// # Errors
+/// Each variant of [`TurnError`] names the part broken.
+pub fn check_turn(turn: &Turn, validators: &ValidatorSet, round: Round) -> Result<(), TurnError> {
+    // Rule: the proposer is the one of the height and of the round in which the block was built.
+    let expected = validators.proposer(turn.height, turn.round).key;
+    if turn.proposer != expected {
+        return Err(TurnError::Proposer {
+            height: turn.height,
+            round: turn.round,
+            given: turn.proposer,
+            expected,
+        });
+    }
+    // Rule: a block is proposed and decided no earlier than in the round in which it was built.
+    if turn.round > round {
+        return Err(TurnError::LaterRound {
+            built: turn.round,
+            round,
+        });
+    }
+    Ok(())
+}
+
 /// Why a certificate proves nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateError {

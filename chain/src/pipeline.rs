@@ -15,17 +15,19 @@ mod decoded;
 mod error;
 mod examine;
 mod header;
+mod identify;
 mod seen;
 mod signatures;
 
 pub use self::decoded::DecodedBlock;
 pub use self::error::BlockError;
 use self::examine::Examined;
+pub use self::identify::{IdentifiedBlock, identify};
 pub use self::seen::{SEEN_MAX, SeenTransactions};
 pub use self::signatures::verify_transaction;
-use crate::check::{self, BlockCheckError, Roots};
+use crate::check::{self, BlockCheckError};
 use crate::codec::DecodeError;
-use crate::crypto::verify::{Item, Verifier};
+use crate::crypto::verify::Verifier;
 use crate::crypto::vrf;
 use crate::execute::{
     BlockContext, Effects, ExecuteError, Executor, Outputs, Prepared, beacon_message,
@@ -37,7 +39,7 @@ use crate::state::accounts::Accounts;
 use crate::state::overlay::WriteSet;
 use crate::state::reader::StateReader;
 use crate::tree::{Change, LeafValue, Patch, Tree};
-use crate::types::block::{Block, block_sign_bytes};
+use crate::types::block::Block;
 use crate::types::hash::{AccountId, Hash};
 use crate::types::params::Params;
 use crate::types::transaction::{Action, SignedTransaction};
@@ -177,19 +179,43 @@ pub fn decode(bytes: &[u8], params: &Params) -> Result<DecodedBlock, BlockError>
 /// # Errors
 /// The first rule broken.
 pub fn check(decoded: DecodedBlock, context: &Context<'_>) -> Result<CheckedBlock, BlockError> {
+    check::check_sizes(decoded.block(), context.params)?;
+    let identified = identify::with_roots(decoded, context.genesis, context.seen)?;
+    check_place(identified, context)
+}
+
+/// [`validate`] of a block that was identified before.
+///
+/// # Errors
+/// The first rule broken, or [`BlockError::Ours`]; all of them faults of the block that has the hash.
+pub fn validate_identified(
+    identified: IdentifiedBlock,
+    context: &Context<'_>,
+) -> Result<SealedBlock, BlockError> {
+    check::check_sizes(identified.block(), context.params)?;
+    let checked = check_place(identified, context)?;
+    let executed = verify_and_execute(checked, context)?;
+    seal(executed, context)
+}
+
+/// The header's place in the chain, and the transactions' form.
+fn check_place(
+    identified: IdentifiedBlock,
+    context: &Context<'_>,
+) -> Result<CheckedBlock, BlockError> {
+    let IdentifiedBlock {
+        decoded,
+        hash,
+        examined,
+        forms,
+    } = identified;
     let block = decoded.block();
-    check::check_sizes(block, context.params)?;
-    let (examined, forms): (Vec<_>, Vec<_>) =
-        examine::examine(&decoded, context).into_iter().unzip();
-    let leaves = examined.iter().map(|examined| examined.leaf).collect();
-    let roots = Roots::beside(merkle::root_of_hashes(leaves), block);
-    check::check_roots(block, &roots)?;
     let (reward, beacon_key, parent_beacon) = header::check(block, context)?;
     for (index, form) in forms.into_iter().enumerate() {
         form.map_err(|error| BlockCheckError::Transaction { index, error })?;
     }
     Ok(CheckedBlock {
-        hash: block.header.hash(),
+        hash,
         decoded,
         examined,
         reward,
@@ -258,14 +284,7 @@ fn verify_signed(checked: &CheckedBlock, context: &Context<'_>) -> Result<(), Bl
 fn verify_proofs(checked: &CheckedBlock, context: &Context<'_>) -> Result<(), BlockError> {
     let block = checked.decoded.block();
     let header = &block.header;
-    let proposer = Item {
-        key: header.proposer.as_bytes(),
-        message: &block_sign_bytes(&checked.hash),
-        signature: block.proposer_signature.as_bytes(),
-    };
-    if !crate::crypto::verify::verify(&proposer) {
-        return Err(BlockError::ProposerSignature);
-    }
+    identify::verify_proposer(block, &checked.hash)?;
     let message = beacon_message(context.genesis, &checked.parent_beacon, header.height);
     let output = vrf::verify(&checked.beacon_key, &message, &header.beacon_proof);
     if output != Some(header.beacon_output) {

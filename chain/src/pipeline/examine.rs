@@ -3,7 +3,7 @@
 use rayon::iter::ParallelIterator;
 use rayon::slice::ParallelSlice;
 
-use super::{BlockError, CheckedBlock, Context, DecodedBlock};
+use super::{BlockError, CheckedBlock, Context, DecodedBlock, SeenTransactions};
 use crate::check::{BlockCheckError, TransactionError, check_form, key_error};
 use crate::crypto::sha256::Engine;
 use crate::merkle;
@@ -29,10 +29,11 @@ pub(super) struct Examined {
 /// Hashes and checks each transaction.
 pub(super) fn examine(
     decoded: &DecodedBlock,
-    context: &Context<'_>,
+    genesis: &Hash,
+    known: Option<&SeenTransactions>,
 ) -> Vec<(Examined, Result<(), TransactionError>)> {
     let engine = Engine::fastest();
-    let (of_leaves, of_ids) = (merkle::leaf_prefix(), id_prefix(context.genesis));
+    let (of_leaves, of_ids) = (merkle::leaf_prefix(), id_prefix(genesis));
     let groups: Vec<Vec<_>> = decoded
         .transactions()
         .par_chunks(TRANSACTIONS_PER_THREAD)
@@ -52,9 +53,9 @@ pub(super) fn examine(
                         id,
                         bytes: bytes.len(),
                         leaf,
-                        seen: context.seen.is_some_and(|seen| seen.contains(&leaf)),
+                        seen: known.is_some_and(|seen| seen.contains(&leaf)),
                     };
-                    (examined, check_form(signed, bytes.len(), context.genesis))
+                    (examined, check_form(signed, bytes.len(), genesis))
                 })
                 .collect()
         })

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::finality::Turn;
 use crate::types::hash::{AccountId, Blob, Hash, Signature, VrfOutput, VrfProof};
 use crate::types::task::SignedAttestation;
 use crate::types::transaction::SignedTransaction;
@@ -70,6 +71,16 @@ impl Header {
     #[must_use]
     pub fn hash(&self) -> Hash {
         Hash::of("proofmill/header/v1", &[&crate::codec::encode(self)])
+    }
+
+    /// The turn that it claims.
+    #[must_use]
+    pub const fn turn(&self) -> Turn {
+        Turn {
+            height: self.height,
+            round: self.round,
+            proposer: self.proposer,
+        }
     }
 }
 
