@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use proofmill_chain::crypto::verify::{BatchSecret, Verifier};
-use proofmill_chain::finality::{CertificateError, verify_certificate};
+use proofmill_chain::finality::{CertificateError, TurnError, check_turn, verify_certificate};
 use proofmill_chain::pipeline::{BlockError, Context, SealedBlock, validate};
 use proofmill_chain::state::memory::MemoryState;
 use proofmill_chain::tree::TreeError;
@@ -75,6 +75,14 @@ pub enum ReplayError {
         height: Height,
         /// Why.
         error: CertificateError,
+    },
+    /// A block was decided out of its turn.
+    #[error("block {height} was decided out of turn: {error}")]
+    Turn {
+        /// Which.
+        height: Height,
+        /// Which rule.
+        error: TurnError,
     },
     /// The block is not the one that the index names.
     #[error("block {height} has the hash {computed}, which the index does not know at that height")]
@@ -241,6 +249,9 @@ impl Scratch {
             &certificate,
         )
         .map_err(|error| ReplayError::NotFinal { height, error })?;
+        let turn = sealed.block().header.turn();
+        check_turn(&turn, &self.validators, certificate.round)
+            .map_err(|error| ReplayError::Turn { height, error })?;
         if history.height_of(&computed).map_err(unreadable)? != Some(height) {
             return Err(ReplayError::Index { height, computed });
         }
