@@ -1,112 +1,93 @@
-//! The message loop between the engine and the application.
+//! The shell around the core: engine messages become events, commands become calls.
 //!
-//! The loop only sorts: whatever may take time runs in a task of its own and answers later.
-//! The engine's connector hands out one message at a time for the kinds that it awaits
-//! (a new round, a value to propose, a part, a synced value), so those answers have bounds.
+//! ```text
+//! engine ──AppMsg──▶ event ─┐                ┌─▶ reply, hand-over ──▶ engine
+//! tasks ───result──▶ event ─┴─▶ Core ─command┴─▶ task of its own ───▶ Application, network
+//! ```
 //!
-//! Order is kept by two heights: `decided` moves when the engine decides, `committed` when the
-//! application has made the block final. A block is judged only on top of a committed parent.
+//! All that is decided is decided by [`Core`]. The engine's connector hands out one message at a
+//! time for the kinds that it awaits, so a part of a block is answered at once with nothing, and a
+//! judged value goes straight to the engine's consensus actor, with the message that the
+//! connector would send.
 
-mod decide;
-mod propose;
-mod receive;
-mod sync;
+mod execute;
+mod translate;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use arc_malachitebft_app_channel::{AppMsg, NetworkMsg};
+use arc_malachitebft_app_channel::app::types::LocallyProposedValue;
+use arc_malachitebft_app_channel::{AppMsg, NetworkMsg, Reply};
+use arc_malachitebft_core_consensus::ProposedValue;
 use arc_malachitebft_core_types::{HeightParams, LinearTimeouts};
+use arc_malachitebft_engine::consensus::ConsensusRef;
+use arc_malachitebft_engine::host::{Next, SyncedValueOutcome};
 use proofmill_chain::crypto::sign::SecretKey;
-use proofmill_chain::types::hash::{AccountId, Hash};
+use proofmill_chain::types::hash::Hash;
 use proofmill_chain::types::units::{Height, Round};
-use proofmill_chain::types::validator;
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
 
 use crate::application::Application;
-use crate::context::{self, Chain, round_of};
-use crate::proposals::Proposals;
-use crate::stream::{Streams, Whole};
+use crate::context::{self, Chain};
+use crate::core::{Core, CoreConfig, Event, Now, Ticket, Timer};
 
-/// Everything the tasks share.
+/// How often the distance to the other validators' clocks is worked out anew.
+const CLOCKS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the shell works with.
+pub(crate) struct AdapterParts {
+    pub(crate) app: Arc<dyn Application>,
+    pub(crate) chain: Hash,
+    pub(crate) key: SecretKey,
+    pub(crate) timeouts: LinearTimeouts,
+    pub(crate) block_bytes_max: usize,
+    pub(crate) network: mpsc::Sender<NetworkMsg<Chain>>,
+    /// The engine's consensus actor.
+    pub(crate) consensus: ConsensusRef<Chain>,
+}
+
+/// What others may learn of the adapter and tell it.
 pub(crate) struct Adapter {
-    app: Arc<dyn Application>,
-    chain: Hash,
-    key: SecretKey,
-    me: AccountId,
-    timeouts: LinearTimeouts,
-    block_bytes_max: usize,
-    network: mpsc::Sender<NetworkMsg<Chain>>,
-    proposals: Mutex<Proposals>,
-    /// Validator sets of the committed height's successor and a little before.
-    sets: Mutex<BTreeMap<Height, validator::ValidatorSet>>,
-    /// Whole blocks of heights whose parent is not decided here yet.
-    early: Mutex<Vec<Whole>>,
-    /// How many early blocks are being judged.
-    judging: watch::Sender<usize>,
-    decided: watch::Sender<Height>,
-    committed: watch::Sender<Height>,
-    /// Highest height at which a validator announced a block.
-    announced: watch::Sender<Height>,
-    /// Highest height whose block came by sync.
-    synced: watch::Sender<Height>,
+    parts: AdapterParts,
     position: watch::Sender<(Height, Round)>,
+    clocks_ahead_ms: watch::Sender<Option<i64>>,
     closing: watch::Sender<bool>,
     fatal: watch::Sender<Option<String>>,
-    tasks: Mutex<JoinSet<()>>,
 }
 
-/// A lock that a panicking task may have left: the data behind it are plain collections.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// How each kind of request is answered.
+enum Pending {
+    Ready(Reply<(context::Height, HeightParams<Chain>)>),
+    Round(Reply<Vec<ProposedValue<Chain>>>),
+    Value(Reply<LocallyProposedValue<Chain>>),
+    Committed(Reply<()>),
+    Next(Reply<Next<Chain>>),
+    Synced(Reply<SyncedValueOutcome<Chain>>),
 }
 
-/// Answers; when nobody listens any more the engine is stopping and the answer has no use.
-fn answer<T>(reply: oneshot::Sender<T>, value: T) {
-    reply.send(value).ok();
-}
-
-/// Raises a watched height.
-fn raise(watched: &watch::Sender<Height>, height: Height) {
-    watched.send_if_modified(|current| {
-        let higher = height > *current;
-        if higher {
-            *current = height;
-        }
-        higher
-    });
+/// The loop's own state.
+struct Serving {
+    core: Core,
+    started: Instant,
+    pending: BTreeMap<Ticket, Pending>,
+    tickets_given: u64,
+    /// Work under way; each task returns the event that its result is.
+    tasks: JoinSet<Option<Event>>,
+    /// Waits, which may be ended at any moment.
+    pacing: Option<AbortHandle>,
+    timers: BTreeMap<Timer, AbortHandle>,
 }
 
 impl Adapter {
-    pub(crate) fn new(
-        app: Arc<dyn Application>,
-        chain: Hash,
-        key: SecretKey,
-        timeouts: LinearTimeouts,
-        block_bytes_max: usize,
-        network: mpsc::Sender<NetworkMsg<Chain>>,
-    ) -> Arc<Self> {
+    pub(crate) fn new(parts: AdapterParts) -> Arc<Self> {
         Arc::new(Self {
-            app,
-            chain,
-            me: key.public(),
-            key,
-            timeouts,
-            block_bytes_max,
-            network,
-            proposals: Mutex::default(),
-            sets: Mutex::default(),
-            early: Mutex::default(),
-            judging: watch::Sender::new(0),
-            decided: watch::Sender::new(Height::ZERO),
-            committed: watch::Sender::new(Height::ZERO),
-            announced: watch::Sender::new(Height::ZERO),
-            synced: watch::Sender::new(Height::ZERO),
+            parts,
             position: watch::Sender::new((Height::ZERO, Round::default())),
+            clocks_ahead_ms: watch::Sender::new(None),
             closing: watch::Sender::new(false),
             fatal: watch::Sender::new(None),
-            tasks: Mutex::default(),
         })
     }
 
@@ -115,8 +96,13 @@ impl Adapter {
         self.position.subscribe()
     }
 
+    /// How far the other validators' clocks are ahead of ours, milliseconds.
+    pub(crate) fn clocks_ahead_ms(&self) -> watch::Receiver<Option<i64>> {
+        self.clocks_ahead_ms.subscribe()
+    }
+
     /// Says that the engine must never go on, and why.
-    pub(crate) fn fail(&self, reason: String) {
+    fn fail(&self, reason: String) {
         tracing::error!(%reason, "consensus cannot go on");
         self.fatal.send_if_modified(|fatal| {
             let first = fatal.is_none();
@@ -135,151 +121,97 @@ impl Adapter {
             .unwrap_or_default()
     }
 
-    /// Serves the engine until its channel closes.
-    pub(crate) async fn run(self: Arc<Self>, mut messages: mpsc::Receiver<AppMsg<Chain>>) {
-        let mut streams = Streams::new(self.block_bytes_max);
-        while let Some(message) = messages.recv().await {
-            self.dispatch(&mut streams, message);
-        }
-    }
-
-    /// Ends the waiting tasks, and waits for the working ones.
-    pub(crate) async fn close(&self) {
+    /// Makes [`Self::run`] return once the work under way is done.
+    pub(crate) fn close(&self) {
         self.closing.send_replace(true);
-        loop {
-            let mut tasks = std::mem::take(&mut *lock(&self.tasks));
-            if tasks.is_empty() {
-                return;
-            }
-            while tasks.join_next().await.is_some() {}
-        }
     }
 
-    fn dispatch(self: &Arc<Self>, streams: &mut Streams, message: AppMsg<Chain>) {
-        let this = Arc::clone(self);
-        match message {
-            AppMsg::ConsensusReady { reply } => self.spawn(this.ready(reply)),
-            AppMsg::StartedRound {
-                height,
-                round,
-                reply_value,
-                ..
-            } => {
-                self.position.send_replace((height.0, round_of(round)));
-                self.spawn(this.started_round(height.0, reply_value));
-            }
-            AppMsg::GetValue {
-                height,
-                round,
-                reply,
-                ..
-            } => self.spawn(this.propose(height.0, round_of(round), reply)),
-            AppMsg::ReceivedProposalPart {
-                from,
-                published_by,
-                part,
-                reply,
-            } => this.receive(streams, published_by.unwrap_or(from), part, reply),
-            AppMsg::RestreamProposal {
-                height,
-                round,
-                valid_round,
-                address,
-                value_id,
-            } => self.spawn(this.restream(height.0, round, valid_round, address.0, value_id)),
-            AppMsg::Decided {
-                certificate, reply, ..
-            } => {
-                raise(&self.decided, certificate.height.0);
-                streams.prune(certificate.height.0);
-                self.spawn(this.commit(certificate, reply));
-            }
-            AppMsg::Finalized {
-                certificate,
-                evidence,
-                reply,
-                ..
-            } => {
-                if !evidence.is_empty() {
-                    tracing::warn!(height = %certificate.height, ?evidence, "validators misbehaved");
-                }
-                self.spawn(this.next(certificate.height.0, reply));
-            }
-            AppMsg::GetHistoryMinHeight { reply } => self.spawn(this.history_min(reply)),
-            AppMsg::GetDecidedValues { range, reply } => {
-                self.spawn(this.decided_values(range, reply));
-            }
-            AppMsg::ProcessSyncedValue {
-                height,
-                round,
-                proposer,
-                value_bytes,
-                reply,
-            } => self.spawn(this.synced_value(height.0, round, proposer.0, value_bytes, reply)),
-            AppMsg::ExtendVote { reply, .. } => answer(reply, None),
-            AppMsg::VerifyVoteExtensions { reply, .. } => answer(reply, Vec::new()),
-        }
-    }
-
-    fn spawn(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
-        let mut tasks = lock(&self.tasks);
-        tasks.spawn(task);
-        while let Some(ended) = tasks.try_join_next() {
-            if let Err(error) = ended
-                && error.is_panic()
-            {
-                self.fail(format!("a task of the application panicked: {error}"));
-            }
-        }
-    }
-
-    /// Runs a call of the application that may block.
-    async fn blocking<T: Send + 'static>(
-        &self,
-        call: impl FnOnce(&dyn Application) -> T + Send + 'static,
-    ) -> Option<T> {
-        let app = Arc::clone(&self.app);
-        let done = tokio::task::spawn_blocking(move || call(app.as_ref())).await;
-        done.inspect_err(|error| self.fail(format!("the application failed: {error}")))
-            .ok()
-    }
-
-    /// Waits until a height is committed; false when the engine closes instead.
-    async fn until_committed(&self, height: Height) -> bool {
-        let mut committed = self.committed.subscribe();
-        tokio::select! {
-            reached = committed.wait_for(|head| *head >= height) => reached.is_ok(),
-            () = self.closed() => false,
-        }
-    }
-
-    async fn closed(&self) {
+    /// Serves the engine until its channel closes or the adapter is closed. When it returns, no call
+    /// of the application is under way.
+    pub(crate) async fn run(self: Arc<Self>, mut messages: mpsc::Receiver<AppMsg<Chain>>) {
         let mut closing = self.closing.subscribe();
-        // The sender lives as long as `self`, so the wait ends only when it closes.
-        drop(closing.wait_for(|closing| *closing).await);
-    }
-
-    /// Remembers the validators of the height after `head`, and gives that height's parameters.
-    async fn prepare(&self, head: Height) -> Option<()> {
-        let height = head.next();
-        let set = self.blocking(move |app| app.validators(height)).await?;
-        let Some(set) = set else {
-            self.fail(format!("the validators of height {height} are unknown"));
-            return None;
+        let mut clocks = tokio::time::interval(CLOCKS_INTERVAL);
+        let mut serving = Serving {
+            core: Core::new(CoreConfig {
+                chain: self.parts.chain,
+                me: self.parts.key.public(),
+                block_bytes_max: self.parts.block_bytes_max,
+            }),
+            started: Instant::now(),
+            pending: BTreeMap::new(),
+            tickets_given: 0,
+            tasks: JoinSet::new(),
+            pacing: None,
+            timers: BTreeMap::new(),
         };
-        let mut sets = lock(&self.sets);
-        sets.retain(|known, _| *known >= head);
-        sets.insert(height, set);
-        Some(())
+        loop {
+            tokio::select! {
+                // An error means that the adapter is gone.
+                _ = closing.wait_for(|closing| *closing) => break,
+                message = messages.recv() => match message {
+                    Some(message) => self.take_message(&mut serving, message),
+                    None => break,
+                },
+                Some(ended) = serving.tasks.join_next(), if !serving.tasks.is_empty() => {
+                    self.take_result(&mut serving, ended);
+                }
+                _ = clocks.tick() => self.publish_clocks(&serving),
+            }
+        }
+        serving.stop_waits();
+        while serving.tasks.join_next().await.is_some() {}
     }
 
-    /// What the engine needs to know to start a height.
-    fn params(&self, height: Height) -> Option<HeightParams<Chain>> {
-        let set = lock(&self.sets).get(&height).cloned();
-        if set.is_none() {
-            self.fail(format!("height {height} starts without its validators"));
+    fn take_result(&self, serving: &mut Serving, ended: Result<Option<Event>, JoinError>) {
+        match ended {
+            Ok(Some(event)) => self.take_event(serving, event),
+            Ok(None) => {}
+            Err(error) if error.is_cancelled() => {}
+            Err(error) => self.fail(format!("a task of the application panicked: {error}")),
         }
-        let set = context::ValidatorSet::new(set?);
-        Some(HeightParams::new(set, self.timeouts, None))
+    }
+
+    fn take_event(&self, serving: &mut Serving, event: Event) {
+        let now = serving.now(self.parts.app.as_ref());
+        for command in serving.core.handle(now, event) {
+            self.execute(serving, command);
+        }
+        let position = serving.core.position();
+        self.position.send_if_modified(|known| {
+            let moved = *known != position;
+            *known = position;
+            moved
+        });
+    }
+
+    fn publish_clocks(&self, serving: &Serving) {
+        let now = serving.now(self.parts.app.as_ref());
+        let ahead = serving.core.clocks_ahead_ms(now);
+        self.clocks_ahead_ms.send_replace(ahead);
+    }
+}
+
+impl Serving {
+    /// Both clocks, read now.
+    fn now(&self, app: &dyn Application) -> Now {
+        let uptime = self.started.elapsed().as_millis();
+        Now {
+            clock_ms: app.clock_ms(),
+            uptime_ms: u64::try_from(uptime).unwrap_or(u64::MAX),
+        }
+    }
+
+    fn ticket(&mut self, pending: Pending) -> Ticket {
+        self.tickets_given += 1;
+        let ticket = Ticket(self.tickets_given);
+        self.pending.insert(ticket, pending);
+        ticket
+    }
+
+    fn stop_waits(&mut self) {
+        let timers = std::mem::take(&mut self.timers).into_values();
+        timers
+            .chain(self.pacing.take())
+            .for_each(|wait| wait.abort());
     }
 }

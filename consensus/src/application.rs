@@ -8,6 +8,7 @@ use proofmill_chain::types::hash::Hash;
 use proofmill_chain::types::units::{Height, Round};
 use proofmill_chain::types::validator::ValidatorSet;
 
+use crate::core::{BlockFacts, Verdict};
 use crate::undecided::UndecidedProposal;
 
 /// Why the application could not do what it was asked: our own trouble, never a peer's.
@@ -35,26 +36,6 @@ pub struct ProposedBlock {
 /// A committed block: why it is final, and its bytes.
 pub type DecidedBlock = (Certificate, Arc<[u8]>);
 
-/// What the application says of a block.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Valid against the head.
-    Valid {
-        /// The hash that the bytes have.
-        hash: Hash,
-    },
-    /// The proposer's fault: it is voted against.
-    Invalid {
-        /// Which rule it breaks.
-        reason: String,
-    },
-    /// Our own trouble: no vote is cast on it, and it may be asked again.
-    Failed {
-        /// What went wrong.
-        reason: String,
-    },
-}
-
 /// What the node gives the engine.
 ///
 /// Every call may be slow: each runs off the engine's message loop, the plain ones on a thread
@@ -65,6 +46,9 @@ pub enum Verdict {
 pub trait Application: Send + Sync + 'static {
     /// Genesis hash, which every signature covers.
     fn chain(&self) -> Hash;
+
+    /// The machine's clock, milliseconds since the Unix epoch.
+    fn clock_ms(&self) -> u64;
 
     /// Last committed height; 0 is genesis.
     fn head(&self) -> Height;
@@ -79,9 +63,25 @@ pub trait Application: Send + Sync + 'static {
     /// When no block can be built; the round then passes without our proposal.
     async fn propose(&self, height: Height, round: Round) -> Result<ProposedBlock, AppError>;
 
-    /// Judges a block fully, against the head. `round` is the one in which it is proposed; a block
-    /// first built in an earlier round may be proposed again.
-    async fn validate(&self, height: Height, round: Round, bytes: Arc<[u8]>) -> Verdict;
+    /// Finds out which block the bytes are: exactly those that the returned hash names, all of them
+    /// committed to by the hash or, like the builder's signature, verified against it. Needs no state
+    /// and may be asked of any height.
+    ///
+    /// # Errors
+    /// Why they are no block's bytes: the fault of whoever sent them.
+    fn inspect(&self, bytes: &[u8]) -> Result<BlockFacts, String>;
+
+    /// Judges a block, which [`Self::inspect`] found to have the hash `block`, fully against the
+    /// head. `round` is the one in which it is proposed or was
+    /// decided; a block first built in an earlier round may be proposed again. The local clock has
+    /// no say: the caller has applied [`crate::CLOCK_DRIFT_MS_MAX`] where it applies.
+    async fn validate(
+        &self,
+        height: Height,
+        round: Round,
+        block: Hash,
+        bytes: Arc<[u8]>,
+    ) -> Verdict;
 
     /// Makes a block final; durable when it returns. For a height already committed it does
     /// nothing. Undecided proposals up to this height may be forgotten afterwards.
@@ -112,7 +112,7 @@ pub trait Application: Send + Sync + 'static {
     fn undecided(&self, height: Height) -> Result<Vec<UndecidedProposal>, AppError>;
 
     /// Returns when the next height should start: at once when there is work, else after the idle
-    /// interval. It is dropped early when a peer shows that the next height has begun, and not
-    /// asked at all while the node catches up.
+    /// interval. It is dropped early when others show that the next height has begun, and not asked
+    /// at all while the node catches up.
     async fn next_height_due(&self);
 }

@@ -10,7 +10,7 @@ use proofmill_chain::codec;
 use proofmill_chain::types::block::BLOCK_BYTES_MAX;
 
 use crate::context::Chain;
-use crate::stream::{PART_BYTES, Part};
+use crate::core::{PART_BYTES, Part};
 use crate::wire::{
     ConsensusWire, LivenessWire, PartWire, PolkaWire, ProofWire, ProposedWire, RequestWire,
     ResponseWire, StatusWire, StreamWire, WireError,

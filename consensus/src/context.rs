@@ -7,7 +7,7 @@ use malachite::{LinearTimeouts, NilOrVal, SignedExtension, VoteType, VotingPower
 use proofmill_chain::types::hash::{AccountId, Hash, Signature};
 use proofmill_chain::types::{units, validator};
 
-use crate::stream::Part;
+use crate::core::Part;
 
 /// The types and rules by which the engine runs this chain.
 #[derive(Clone, Copy, Debug)]

@@ -15,6 +15,7 @@ use arc_malachitebft_app_channel::{
 use arc_malachitebft_codec::Codec;
 use arc_malachitebft_config::{ConsensusConfig, ValuePayload, ValueSyncConfig};
 use arc_malachitebft_core_types::LinearTimeouts;
+use arc_malachitebft_engine::consensus::{ConsensusMsg, ConsensusRef};
 use arc_malachitebft_engine::util::events::Event;
 use proofmill_chain::crypto::sign::SecretKey;
 use proofmill_chain::types::block::BLOCK_BYTES_MAX;
@@ -22,7 +23,7 @@ use proofmill_chain::types::units::{Height, Round};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::adapter::Adapter;
+use crate::adapter::{Adapter, AdapterParts};
 use crate::application::Application;
 use crate::codec::{RESPONSE_BYTES_MAX, WireCodec};
 use crate::context::{Address, Chain};
@@ -142,6 +143,10 @@ pub struct EngineStatus {
     pub round: Round,
     /// Connected peers, as of the last second.
     pub peers: usize,
+    /// How far the clocks of the validators are ahead of this node's, milliseconds, by the times of
+    /// the blocks that they have just built: the median by power, this node counted with its own.
+    /// `None` until the blocks of more than two thirds of the power are known.
+    pub clocks_ahead_ms: Option<i64>,
 }
 
 /// The name by which peers address the node with this seed: the last part of its multiaddress,
@@ -163,6 +168,7 @@ pub struct EngineHandle {
     stop: watch::Sender<bool>,
     outcome: watch::Receiver<Outcome>,
     position: watch::Receiver<(Height, Round)>,
+    clocks_ahead_ms: watch::Receiver<Option<i64>>,
     peers: watch::Receiver<usize>,
 }
 
@@ -189,28 +195,33 @@ impl EngineHandle {
             net_requests,
             requests,
         } = channels;
-        let adapter = Adapter::new(
+        let consensus_actor = consensus_actor(&actors)?;
+        let adapter = Adapter::new(AdapterParts {
             app,
             chain,
-            config.key,
-            config.timeouts.into(),
-            config.max_block_bytes,
+            key: config.key,
+            timeouts: config.timeouts.into(),
+            block_bytes_max: config.max_block_bytes,
             network,
-        );
+            consensus: consensus_actor,
+        });
         let (stop, stopping) = watch::channel(false);
         let (done, outcome) = watch::channel(None);
         let (count, peers) = watch::channel(0);
         let position = adapter.position();
+        let clocks_ahead_ms = adapter.clocks_ahead_ms();
         let events = events.subscribe();
         let peers_task = tokio::spawn(count_peers(net_requests, count));
         tokio::spawn(async move {
             let mut serving = tokio::spawn(Arc::clone(&adapter).run(consensus));
             let result = supervise(&adapter, &mut serving, events, stopping).await;
             // From here on no message is taken; what was taken is finished.
-            serving.abort();
             peers_task.abort();
             drop(requests);
-            adapter.close().await;
+            adapter.close();
+            if !serving.is_finished() {
+                serving.await.ok();
+            }
             stop_actors(actors).await;
             done.send_replace(Some(result));
         });
@@ -218,6 +229,7 @@ impl EngineHandle {
             stop,
             outcome,
             position,
+            clocks_ahead_ms,
             peers,
         })
     }
@@ -237,6 +249,7 @@ impl EngineHandle {
             height,
             round,
             peers: *self.peers.borrow(),
+            clocks_ahead_ms: *self.clocks_ahead_ms.borrow(),
         }
     }
 
@@ -290,6 +303,16 @@ async fn count_peers(requests: mpsc::Sender<NetworkRequest>, count: watch::Sende
             count.send_replace(network.peers.len());
         }
     }
+}
+
+/// The engine's consensus actor, which takes judged values directly: a value that is due later than
+/// the reply to its last part would otherwise wait for the next round.
+fn consensus_actor(actors: &Actors) -> Result<ConsensusRef<Chain>, EngineError> {
+    let children = actors.actor.get_cell().get_children().into_iter();
+    let mut consensus =
+        children.filter(|child| child.is_message_type_of::<ConsensusMsg<Chain>>() == Some(true));
+    let consensus = consensus.next().map(ConsensusRef::from);
+    consensus.ok_or_else(|| EngineError::Start("the engine has no consensus actor".to_owned()))
 }
 
 async fn stop_actors(actors: Actors) {

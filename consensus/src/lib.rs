@@ -9,22 +9,23 @@
 //! a block is proposed, whole when a peer that lags asks for decided blocks.
 //!
 //! ```text
-//! engine ──AppMsg──▶ adapter ──one task per message──▶ Application
-//!        ◀──reply──                                    (propose, validate, commit, history)
+//! engine ──AppMsg──▶ adapter ──event──▶ core ──command──▶ adapter ──one task each──▶ Application
+//!        ◀─reply, value─                                     (propose, inspect, validate, commit, history)
 //! ```
 
 mod adapter;
 mod application;
 mod codec;
 mod context;
+#[doc(hidden)]
+pub mod core;
 mod engine;
-mod proposals;
 mod signing;
-mod stream;
 mod undecided;
 mod wire;
 
-pub use application::{AppError, Application, DecidedBlock, ProposedBlock, Verdict};
+pub use application::{AppError, Application, DecidedBlock, ProposedBlock};
+pub use core::{BlockFacts, CLOCK_DRIFT_MS_MAX, Verdict};
 pub use engine::{
     EngineConfig, EngineError, EngineHandle, EngineStatus, LOG_TARGET, Timeouts, peer_id,
 };

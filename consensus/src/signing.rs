@@ -9,7 +9,6 @@ use proofmill_chain::finality::{VoteKind, vote_sign_bytes};
 use proofmill_chain::types::hash::{AccountId, Hash, Signature};
 
 use crate::context::{Chain, Proposal, Vote, round_of};
-use crate::stream::Announcement;
 
 /// Whether a signature over `message` is valid.
 pub(crate) fn is_valid(key: &AccountId, message: &[u8], signature: &Signature) -> bool {
@@ -59,19 +58,6 @@ fn proposal_bytes(chain: &Hash, proposal: &Proposal) -> Vec<u8> {
     push_pol_round(&mut bytes, proposal.pol_round.as_u32());
     bytes.extend_from_slice(proposal.value.0.as_bytes());
     bytes.extend_from_slice(proposal.proposer.0.as_bytes());
-    bytes
-}
-
-/// What a proposer signs on the announcement of a block's parts.
-pub(crate) fn announcement_bytes(chain: &Hash, announcement: &Announcement) -> Vec<u8> {
-    let mut bytes = b"proofmill/parts/v1".to_vec();
-    bytes.extend_from_slice(chain.as_bytes());
-    bytes.extend_from_slice(&announcement.height.get().to_le_bytes());
-    bytes.extend_from_slice(&announcement.round.get().to_le_bytes());
-    push_pol_round(&mut bytes, announcement.pol_round.map(|round| round.get()));
-    bytes.extend_from_slice(announcement.proposer.as_bytes());
-    bytes.extend_from_slice(announcement.block.as_bytes());
-    bytes.extend_from_slice(&announcement.size.to_le_bytes());
     bytes
 }
 

@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::time::{Duration, Instant};
+
 use common::{Network, PATIENCE, hash_of};
 use proofmill_chain::types::units::{Height, Round};
 use proofmill_consensus::EngineError;
@@ -17,8 +19,9 @@ const PADDING: usize = 400_000;
 async fn weighted_validators_decide_the_same_blocks() {
     let mut network = Network::new(&POWERS, PADDING, |_, _| {});
     network.start_all().await;
-    network.reach(&ALL, 12).await;
-    network.assert_agreement(&ALL, 12);
+    // Whoever committed height 13 had begun it.
+    network.reach(&ALL, 13).await;
+    network.assert_agreement(&ALL, 13);
     let status = network.engine(0).status();
     assert!(status.height > Height::new(12), "{status:?}");
     network.stop_all().await;
@@ -112,5 +115,49 @@ async fn a_node_that_cannot_commit_stops_and_says_why() {
     assert_eq!(stopped.expect("it stops"), Err(EngineError::Fatal(reason)));
     network.reach(&[0, 1, 2], 5).await;
     assert_eq!(network.apps[3].disk().blocks.len(), 1);
+    network.stop_all().await;
+}
+
+const TWO_HOURS_MS: i64 = 2 * 3_600_000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_validator_whose_clock_is_ahead_loses_its_turns_and_holds_nobody() {
+    let mut network = Network::new(&POWERS, 1000, |_, _| {});
+    network.apps[2].clock_skew_ms.send_replace(TWO_HOURS_MS);
+    let ahead = network.apps[2].me;
+    network.start_all().await;
+    network.reach(&ALL, 15).await;
+    network.assert_agreement(&ALL, 15);
+    let app = &network.apps[0];
+    assert!((1..=15).all(|height| app.proposer(height) != ahead));
+    let later = (1..=15).filter(|height| app.block(*height).0.round > Round::new(0));
+    assert!(later.count() > 0, "the validator had its turns");
+    // Honest nodes hold blocks of two hours from now, and stop as ever.
+    for index in ALL {
+        let begun = Instant::now();
+        network.stop(index).await;
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(5), "stopped after {took:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_clock_is_behind_follows_and_votes_once_it_is_right() {
+    let mut network = Network::new(&POWERS, 1000, |_, _| {});
+    network.apps[3].clock_skew_ms.send_replace(-TWO_HOURS_MS);
+    network.start_all().await;
+    // The others' blocks are early for it until they are certified.
+    network.reach(&ALL, 12).await;
+    let ahead = network.clocks_ahead_ms(3, |ahead| ahead > 1_000).await;
+    assert!((ahead - TWO_HOURS_MS).abs() < 1_000, "{ahead}");
+    network.apps[3].clock_skew_ms.send_replace(0);
+    network
+        .clocks_ahead_ms(3, |ahead| ahead.abs() < 1_000)
+        .await;
+    // Without validator 1 the others need it: 40 + 20 of 100 decide nothing.
+    network.stop(1).await;
+    let head = network.apps[0].disk().blocks.len() as u64;
+    network.reach(&[0, 2, 3], head + 4).await;
+    network.assert_agreement(&[0, 2, 3], head + 4);
     network.stop_all().await;
 }

@@ -13,7 +13,7 @@ mod pace;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -22,11 +22,14 @@ use proofmill_chain::codec;
 use proofmill_chain::crypto::sign::SecretKey;
 use proofmill_chain::crypto::verify::{BatchSecret, Verifier};
 use proofmill_chain::execute::sum_supply;
-use proofmill_chain::pipeline::{self, BlockError, Context, SealedBlock, SeenTransactions};
+use proofmill_chain::finality::{TurnError, check_turn};
+use proofmill_chain::pipeline::{
+    self, BlockError, Context, IdentifiedBlock, SealedBlock, SeenTransactions,
+};
 use proofmill_chain::state::StateError;
 use proofmill_chain::state::overlay::Overlay;
 use proofmill_chain::types::account::Account;
-use proofmill_chain::types::block::Certificate;
+use proofmill_chain::types::block::{Certificate, Header};
 use proofmill_chain::types::genesis::Genesis;
 use proofmill_chain::types::hash::{AccountId, Hash};
 use proofmill_chain::types::params::Params;
@@ -40,10 +43,10 @@ use crate::machine::ComputeMachine;
 use crate::mempool::{AttestationLimits, AttestationPool, Mempool, MempoolLimits, Selection};
 use crate::store::{CommitBatch, Head, Store, StoreError};
 
-/// A proposal that claims to be further in the future than this is held until it is due.
-pub const CLOCK_DRIFT_MAX: Duration = Duration::from_millis(500);
 /// Most valid blocks of one height kept until one is decided.
 const SEALED_MAX: usize = 16;
+/// Identified blocks kept until they are judged; others are identified once more.
+const IDENTIFIED_MAX: usize = 4;
 
 /// Our own trouble: what stops the node rather than let it do something wrong.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +118,8 @@ pub struct Engine {
     pools: Mutex<Pools>,
     /// Valid blocks of the next height, by hash.
     sealed: Mutex<BTreeMap<Hash, Arc<SealedBlock>>>,
+    /// Blocks that were identified and not judged yet, oldest first.
+    identified: Mutex<VecDeque<IdentifiedBlock>>,
     head: watch::Sender<Head>,
     last_commit: Mutex<Instant>,
     work: Notify,
@@ -175,6 +180,7 @@ impl Engine {
             verify_supply_every: parts.verify_supply_every,
             pools: Mutex::new(pools),
             sealed: Mutex::default(),
+            identified: Mutex::default(),
             last_commit: Mutex::new(Instant::now()),
             work: Notify::new(),
             gossip: OnceLock::new(),
@@ -288,18 +294,53 @@ impl Engine {
         })
     }
 
-    /// Judges a block of the next height and keeps it when it is valid. Blocking.
+    /// Finds out which block some bytes are, and keeps it until it is judged. Blocking.
+    ///
+    /// # Errors
+    /// Why they are no block's bytes: the fault of whoever sent them.
+    pub fn identify(&self, bytes: &[u8]) -> Result<(Hash, Header), BlockError> {
+        let decoded = pipeline::decode(bytes, self.params())?;
+        let identified = pipeline::identify(decoded, &self.genesis_hash, Some(&self.seen))?;
+        let named = (identified.hash(), identified.block().header.clone());
+        let mut kept = locked(&self.identified);
+        if kept.len() == IDENTIFIED_MAX {
+            kept.pop_front();
+        }
+        kept.push_back(identified);
+        Ok(named)
+    }
+
+    fn take_identified(&self, block: &Hash) -> Option<IdentifiedBlock> {
+        let mut kept = locked(&self.identified);
+        let at = kept.iter().position(|kept| kept.hash() == *block)?;
+        kept.remove(at)
+    }
+
+    /// Judges a block of the next height, whose hash is known to be `block`, and keeps it when it is
+    /// valid. Blocking.
     ///
     /// # Errors
     /// The rule it breaks, or our own trouble.
-    pub fn judge(&self, bytes: &[u8]) -> Result<Arc<SealedBlock>, BlockError> {
-        let judged = self.with_context(|context| pipeline::validate(bytes, context));
+    pub fn judge(&self, block: &Hash, bytes: &[u8]) -> Result<Arc<SealedBlock>, BlockError> {
+        let identified = self.take_identified(block);
+        let judged = self.with_context(|context| match identified {
+            Some(identified) => pipeline::validate_identified(identified, context),
+            None => pipeline::validate(bytes, context),
+        });
         let sealed = Arc::new(self.watched(judged, BlockError::is_ours)?);
         let mut kept = locked(&self.sealed);
         if kept.len() < SEALED_MAX {
             kept.insert(sealed.hash(), Arc::clone(&sealed));
         }
         Ok(sealed)
+    }
+
+    /// The header-round rule, for a block that is proposed or was decided in `round`.
+    ///
+    /// # Errors
+    /// When the block was not built by the proposer of its round, or was built later.
+    pub fn check_turn(&self, sealed: &SealedBlock, round: Round) -> Result<(), TurnError> {
+        check_turn(&sealed.block().header.turn(), &self.validators, round)
     }
 
     /// Builds this validator's block for a round of the next height. Blocking.
@@ -401,6 +442,11 @@ impl Engine {
                 ),
             });
         }
+        self.check_turn(&sealed, certificate.round)
+            .map_err(|error| EngineError::Disagreement {
+                height: certificate.height,
+                reason: error.to_string(),
+            })?;
         self.commit(&sealed, certificate)?;
         self.after_commit(&sealed)
     }
@@ -423,6 +469,7 @@ impl Engine {
     fn after_commit(&self, sealed: &SealedBlock) -> Result<(), EngineError> {
         let head = self.store.head();
         locked(&self.sealed).clear();
+        locked(&self.identified).clear();
         let every = self.verify_supply_every;
         if every > 0 && head.height.get().is_multiple_of(every) {
             self.verify_supply(head.height)?;

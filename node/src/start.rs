@@ -250,6 +250,7 @@ async fn bind_front_end(
                     height: at.store().head().height,
                     round: proofmill_chain::types::units::Round::new(0),
                     peers: 0,
+                    clocks_ahead_ms: None,
                 },
                 EngineHandle::status,
             )

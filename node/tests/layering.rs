@@ -91,6 +91,29 @@ const TOP_LEVEL: &[&str] = &[
     "rpc",
 ];
 
+/// The pure part of `consensus`, and what its sources may not name: whatever waits, reads a clock or
+/// draws random numbers, and the engine beyond its core types.
+const PURE_CORE: &str = "consensus/src/core";
+const NOT_IN_CORE: &[&str] = &[
+    "tokio",
+    "async",
+    "await",
+    "arc_malachitebft",
+    "Mutex",
+    "SystemTime",
+    "Instant",
+    "std::thread",
+    "std::fs",
+    "std::net",
+    "tracing",
+    "rand",
+    "crate::adapter::",
+    "crate::engine",
+    "crate::context",
+    "HashMap",
+    "HashSet",
+];
+
 const CODEC: &str = "chain/src/codec.rs";
 const THIS_FILE: &str = "node/tests/layering.rs";
 
@@ -161,6 +184,36 @@ fn each_engine_stays_in_its_room() {
         }
     }
     assert_none(&violations);
+}
+
+#[test]
+fn the_core_of_consensus_has_no_effects() {
+    let core: Vec<_> = sources("consensus")
+        .into_iter()
+        .filter(|(file, _)| file.starts_with(PURE_CORE))
+        .collect();
+    assert!(core.len() > 5, "{PURE_CORE} is gone");
+    let mut violations = Vec::new();
+    for (file, text) in &core {
+        let code = text
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"));
+        let code: Vec<_> = code.collect();
+        for name in NOT_IN_CORE {
+            if code.iter().any(|line| names(line, name)) {
+                violations.push(format!("{file} names {name}"));
+            }
+        }
+    }
+    assert_none(&violations);
+}
+
+/// Whether a line has a name that does not go on as a longer word before it.
+fn names(line: &str, name: &str) -> bool {
+    line.match_indices(name).any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        before.is_none_or(|before| !before.is_alphanumeric() && before != '_')
+    })
 }
 
 #[test]

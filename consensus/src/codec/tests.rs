@@ -15,7 +15,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::context::{Address, Height, Proposal, Value, Vote};
-use crate::stream::Announcement;
+use crate::core::Announcement;
 use crate::undecided::UndecidedProposal;
 use crate::wire::extended;
 

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{WireError, at_most, bounded, bounded_or_nil, round};
 use crate::context::{self, Address, Chain, Value, round_or_nil};
-use crate::stream::{Announcement, Part};
+use crate::core::{Announcement, Part};
 
 /// Decided blocks in one answer.
 pub(crate) const DECIDED_MAX: usize = 64;

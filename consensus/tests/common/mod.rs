@@ -4,18 +4,18 @@ use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use proofmill_chain::crypto::sign::SecretKey;
-use proofmill_chain::finality::verify_certificate;
+use proofmill_chain::finality::{Turn, check_turn, verify_certificate};
 use proofmill_chain::types::block::Certificate;
 use proofmill_chain::types::hash::{AccountId, Hash};
 use proofmill_chain::types::units::{Height, Round, Weight};
 use proofmill_chain::types::validator::{Validator, ValidatorSet};
 use proofmill_consensus::{
-    AppError, Application, DecidedBlock, EngineConfig, EngineHandle, ProposedBlock, Timeouts,
-    UndecidedProposal, Verdict, peer_id,
+    AppError, Application, BlockFacts, DecidedBlock, EngineConfig, EngineHandle, ProposedBlock,
+    Timeouts, UndecidedProposal, Verdict, peer_id,
 };
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -25,6 +25,27 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 
 const MAX_BLOCK_BYTES: usize = 1 << 20;
 
+/// What a block of these tests begins with.
+struct Header {
+    height: Height,
+    parent: Hash,
+    proposer: AccountId,
+    round: Round,
+    time_ms: u64,
+}
+
+impl Header {
+    fn read(bytes: &[u8]) -> Option<Self> {
+        Some(Self {
+            height: Height::new(u64::from_le_bytes(bytes.get(..8)?.try_into().ok()?)),
+            parent: Hash::new(bytes.get(8..40)?.try_into().ok()?),
+            proposer: AccountId::new(bytes.get(40..72)?.try_into().ok()?),
+            round: Round::new(u32::from_le_bytes(bytes.get(72..76)?.try_into().ok()?)),
+            time_ms: u64::from_le_bytes(bytes.get(76..84)?.try_into().ok()?),
+        })
+    }
+}
+
 /// What survives a restart.
 #[derive(Default)]
 pub(crate) struct Disk {
@@ -32,7 +53,7 @@ pub(crate) struct Disk {
     undecided: BTreeMap<Height, Vec<Vec<u8>>>,
 }
 
-/// A chain whose blocks are a height, a parent, a proposer, a round and padding.
+/// A chain whose blocks are a height, a parent, a proposer, a round, a time and padding.
 pub(crate) struct App {
     pub(crate) me: AccountId,
     set: ValidatorSet,
@@ -41,6 +62,8 @@ pub(crate) struct App {
     head: watch::Sender<Height>,
     /// Proposals of this validator are called invalid.
     pub(crate) refused: Option<AccountId>,
+    /// How far this machine's clock is off.
+    pub(crate) clock_skew_ms: watch::Sender<i64>,
     /// A height that cannot be committed.
     pub(crate) broken_at: Option<Height>,
     /// Heights up to this one are due at once, later ones never.
@@ -59,8 +82,7 @@ impl App {
 
     pub(crate) fn proposer(&self, height: u64) -> AccountId {
         let (_, bytes) = self.block(height);
-        let key = bytes[40..72].try_into().expect("a key");
-        AccountId::new(key)
+        Header::read(&bytes).expect("a header").proposer
     }
 
     pub(crate) async fn reaches(&self, height: u64) {
@@ -117,31 +139,57 @@ impl Application for App {
         bytes.extend_from_slice(parent.as_bytes());
         bytes.extend_from_slice(self.me.as_bytes());
         bytes.extend_from_slice(&round.get().to_le_bytes());
+        bytes.extend_from_slice(&self.clock_ms().to_le_bytes());
         bytes.resize(bytes.len() + self.padding, 7);
         let hash = hash_of(&bytes);
         let bytes = bytes.into();
         Ok(ProposedBlock { hash, bytes })
     }
 
-    async fn validate(&self, height: Height, _: Round, bytes: Arc<[u8]>) -> Verdict {
+    fn clock_ms(&self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let real = since.expect("after 1970").as_millis();
+        let real = u64::try_from(real).expect("before the year 500000000");
+        real.saturating_add_signed(*self.clock_skew_ms.borrow())
+    }
+
+    fn inspect(&self, bytes: &[u8]) -> Result<BlockFacts, String> {
+        let header = Header::read(bytes).ok_or("no header")?;
+        Ok(BlockFacts {
+            hash: hash_of(bytes),
+            turn: Turn {
+                height: header.height,
+                round: header.round,
+                proposer: header.proposer,
+            },
+            time_ms: header.time_ms,
+        })
+    }
+
+    async fn validate(
+        &self,
+        height: Height,
+        round: Round,
+        block: Hash,
+        bytes: Arc<[u8]>,
+    ) -> Verdict {
         let (head, parent) = self.parent();
         let invalid = |reason: &str| Verdict::Invalid {
             reason: reason.to_owned(),
         };
-        if height != head.next() || bytes.len() < 76 || bytes[..8] != height.get().to_le_bytes() {
+        assert_eq!(hash_of(&bytes), block, "judged under its own hash");
+        let header = Header::read(&bytes).expect("inspected before");
+        assert!(header.round <= round, "judged in its round or later");
+        if height != head.next() || header.height != height {
             return invalid("not the next height");
         }
-        if bytes[8..40] != *parent.as_bytes() {
+        if header.parent != parent {
             return invalid("not on the head");
         }
-        if self
-            .refused
-            .is_some_and(|key| bytes[40..72] == *key.as_bytes())
-        {
+        if self.refused == Some(header.proposer) {
             return invalid("refused proposer");
         }
-        let hash = hash_of(&bytes);
-        Verdict::Valid { hash }
+        Verdict::Valid
     }
 
     async fn commit(&self, certificate: Certificate, bytes: Arc<[u8]>) -> Result<(), AppError> {
@@ -153,6 +201,8 @@ impl Application for App {
         let block = hash_of(&bytes);
         verify_certificate(&self.chain(), &self.set, height, &block, &certificate)
             .expect("the certificate verifies without the engine");
+        let facts = self.inspect(&bytes).expect("a header");
+        check_turn(&facts.turn, &self.set, certificate.round).expect("decided in its turn");
         let mut disk = self.disk();
         disk.blocks.insert(height, (certificate, bytes));
         disk.undecided.retain(|stored, _| *stored > height);
@@ -237,6 +287,7 @@ impl Network {
                 disk: Mutex::default(),
                 head: watch::Sender::new(Height::ZERO),
                 refused: None,
+                clock_skew_ms: watch::Sender::new(0),
                 broken_at: None,
                 work: watch::Sender::new(Height::new(u64::MAX)),
             };
@@ -303,6 +354,21 @@ impl Network {
         for index in machines {
             self.apps[*index].reaches(height).await;
         }
+    }
+
+    /// Waits until what a machine knows of the validators' clocks is as it should be.
+    pub(crate) async fn clocks_ahead_ms(&self, index: usize, is: impl Fn(i64) -> bool) -> i64 {
+        let known = async {
+            loop {
+                let ahead = self.engine(index).status().clocks_ahead_ms;
+                if let Some(ahead) = ahead.filter(|ahead| is(*ahead)) {
+                    return ahead;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let known = tokio::time::timeout(PATIENCE, known).await;
+        known.expect("the validators' clocks become known")
     }
 
     /// All machines committed the same blocks up to a height.

@@ -1,16 +1,18 @@
 //! The four calls of consensus: propose, validate, commit, serve history.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
+use proofmill_chain::finality::TurnError;
 use proofmill_chain::types::block::Certificate;
 use proofmill_chain::types::hash::Hash;
 use proofmill_chain::types::units::{Height, Round};
 use proofmill_chain::types::validator::ValidatorSet;
-use proofmill_consensus::{AppError, Application, ProposedBlock, UndecidedProposal, Verdict};
+use proofmill_consensus::{
+    AppError, Application, BlockFacts, ProposedBlock, UndecidedProposal, Verdict,
+};
 
-use super::{CLOCK_DRIFT_MAX, Engine, clock_ms};
+use super::{Engine, clock_ms};
 
 /// [`Engine`] as consensus sees it.
 pub struct ConsensusPort(pub Arc<Engine>);
@@ -28,6 +30,10 @@ async fn blocking<T: Send + 'static>(
 impl Application for ConsensusPort {
     fn chain(&self) -> Hash {
         self.0.genesis_hash()
+    }
+
+    fn clock_ms(&self) -> u64 {
+        clock_ms()
     }
 
     fn head(&self) -> Height {
@@ -55,45 +61,48 @@ impl Application for ConsensusPort {
         })
     }
 
-    async fn validate(&self, height: Height, round: Round, bytes: Arc<[u8]>) -> Verdict {
+    fn inspect(&self, bytes: &[u8]) -> Result<BlockFacts, String> {
+        let (hash, header) = self.0.identify(bytes).map_err(|error| error.to_string())?;
+        Ok(BlockFacts {
+            hash,
+            turn: header.turn(),
+            time_ms: header.time_ms,
+        })
+    }
+
+    async fn validate(
+        &self,
+        height: Height,
+        round: Round,
+        block: Hash,
+        bytes: Arc<[u8]>,
+    ) -> Verdict {
+        let failed = |reason: String| Verdict::Failed { reason };
         if height != self.head().next() {
-            return Verdict::Failed {
-                reason: format!("height {height} does not follow head {}", self.head()),
-            };
+            let head = self.head();
+            return failed(format!("height {height} does not follow head {head}"));
         }
         let engine = Arc::clone(&self.0);
-        let judged = match blocking(move || engine.judge(&bytes)).await {
+        let judged = match blocking(move || engine.judge(&block, &bytes)).await {
             Ok(judged) => judged,
-            Err(error) => {
-                return Verdict::Failed {
-                    reason: error.to_string(),
-                };
-            }
+            Err(error) => return failed(error.to_string()),
         };
         let sealed = match judged {
             Ok(sealed) => sealed,
-            Err(error) if error.is_ours() => {
-                return Verdict::Failed {
-                    reason: error.to_string(),
-                };
-            }
+            Err(error) if error.is_ours() => return failed(error.to_string()),
             Err(error) => {
-                tracing::warn!(%height, %round, %error, "an invalid block was proposed");
                 return Verdict::Invalid {
                     reason: error.to_string(),
                 };
             }
         };
-        let header = &sealed.block().header;
-        // Rule: a block says the round in which it was first built, never a later one.
-        if header.round > round {
-            return Verdict::Invalid {
-                reason: format!("built in round {}, proposed in round {round}", header.round),
-            };
-        }
-        wait_until_due(header.time_ms).await;
-        Verdict::Valid {
-            hash: sealed.hash(),
+        match self.0.check_turn(&sealed, round) {
+            Ok(()) => Verdict::Valid,
+            Err(error @ TurnError::Proposer { .. }) => Verdict::Invalid {
+                reason: error.to_string(),
+            },
+            // The block is valid, only not in this round: that is no verdict on it.
+            Err(error @ TurnError::LaterRound { .. }) => failed(error.to_string()),
         }
     }
 
@@ -138,18 +147,5 @@ impl Application for ConsensusPort {
 
     async fn next_height_due(&self) {
         self.0.next_height_due().await;
-    }
-}
-
-/// Holds a proposal whose time is too far ahead of our clock; such a block is early, not invalid.
-async fn wait_until_due(time_ms: u64) {
-    let drift = u64::try_from(CLOCK_DRIFT_MAX.as_millis()).unwrap_or(u64::MAX);
-    let ahead = time_ms.saturating_sub(clock_ms().saturating_add(drift));
-    if ahead > 0 {
-        tracing::warn!(
-            ahead_ms = ahead,
-            "a proposal is ahead of this clock; it is held"
-        );
-        tokio::time::sleep(Duration::from_millis(ahead)).await;
     }
 }

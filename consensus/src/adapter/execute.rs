@@ -1,0 +1,288 @@
+//! Commands of the core, carried out in tasks whose results are events.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use arc_malachitebft_app_channel::{NetworkMsg, Reply};
+use arc_malachitebft_core_types::ValueOrigin;
+use arc_malachitebft_engine::consensus::ConsensusMsg;
+use arc_malachitebft_sync::RawDecidedValue;
+use bytes::Bytes;
+use proofmill_chain::types::units::Height;
+use tokio::sync::mpsc;
+
+use super::translate::{stream_message, value_of};
+use super::{Adapter, Serving};
+use crate::application::Application;
+use crate::context::{self, Chain};
+use crate::core::{
+    Command, Event, Job, Loaded, PartMessage, Stored, Timer, Verdict, announcement_bytes, split,
+};
+use crate::undecided::UndecidedProposal;
+use crate::wire::{DECIDED_MAX, extended};
+
+type App = Arc<dyn Application>;
+
+impl Adapter {
+    pub(super) fn execute(&self, serving: &mut Serving, command: Command) {
+        let app = Arc::clone(&self.parts.app);
+        let tasks = &mut serving.tasks;
+        match command {
+            Command::Answer { ticket, answer } => {
+                if let Some(pending) = serving.pending.remove(&ticket) {
+                    self.answer(pending, answer);
+                }
+            }
+            Command::HandOver(proposed) => {
+                let value = value_of(&proposed);
+                let message = ConsensusMsg::ReceivedProposedValue(value, ValueOrigin::Consensus);
+                // It fails when the engine is stopping, and has no use then.
+                self.parts.consensus.cast(message).ok();
+            }
+            Command::Load => {
+                tasks.spawn_blocking(move || Some(Event::Loaded(load(app.as_ref()))));
+            }
+            Command::Inspect { job, bytes } => {
+                tasks.spawn_blocking(move || {
+                    let facts = app.inspect(&bytes);
+                    Some(Event::Inspected { job, facts })
+                });
+            }
+            Command::Judge {
+                job,
+                height,
+                round,
+                block,
+                bytes,
+            } => {
+                tasks.spawn(async move {
+                    let verdict = app.validate(height, round, block, bytes).await;
+                    report_verdict(height, &verdict);
+                    Some(Event::Judged { job, verdict })
+                });
+            }
+            Command::Build { height, round } => {
+                tasks.spawn(async move {
+                    let block = app.propose(height, round).await;
+                    let block = block
+                        .map(|block| (block.hash, block.bytes))
+                        .map_err(|error| {
+                            tracing::error!(%height, %round, %error, "no block could be built");
+                            error.to_string()
+                        });
+                    Some(Event::Built {
+                        height,
+                        round,
+                        block,
+                    })
+                });
+            }
+            Command::Sign { announcement } => {
+                let message = announcement_bytes(&self.parts.chain, &announcement);
+                let signature = Some(self.parts.key.sign(&message));
+                tasks.spawn(async move {
+                    Some(Event::Signed {
+                        announcement,
+                        signature,
+                    })
+                });
+            }
+            Command::Store { job, proposal } => {
+                tasks.spawn_blocking(move || Some(store(app.as_ref(), job, &proposal)));
+            }
+            command => self.execute_rest(serving, command),
+        }
+    }
+
+    fn execute_rest(&self, serving: &mut Serving, command: Command) {
+        let app = Arc::clone(&self.parts.app);
+        let tasks = &mut serving.tasks;
+        match command {
+            Command::ReadBlock { job, height, block } => {
+                tasks.spawn_blocking(move || {
+                    let stored = app.undecided(height).map_err(|error| {
+                        tracing::error!(%height, %error, "stored proposals cannot be read");
+                        error.to_string()
+                    });
+                    let bytes = stored.map(|stored| {
+                        let found = stored.into_iter().find(|proposal| proposal.hash == block);
+                        found.map(|proposal| proposal.bytes)
+                    });
+                    Some(Event::BlockRead { job, bytes })
+                });
+            }
+            Command::Publish {
+                announcement,
+                signature,
+                bytes,
+            } => {
+                let network = self.parts.network.clone();
+                tasks.spawn(async move {
+                    publish(&network, split(&announcement, signature, &bytes)).await;
+                    None
+                });
+            }
+            Command::Commit { certificate, bytes } => {
+                tasks.spawn(async move {
+                    let height = certificate.height;
+                    let validators = match app.commit(certificate, bytes).await {
+                        Ok(()) => next_validators(app, height).await,
+                        Err(error) => Err(error.to_string()),
+                    };
+                    Some(Event::Committed { height, validators })
+                });
+            }
+            Command::AwaitNextHeight { height } => {
+                let wait = tasks.spawn(async move {
+                    app.next_height_due().await;
+                    Some(Event::NextHeightDue { height })
+                });
+                serving.pacing = Some(wait);
+            }
+            Command::StopWaiting => {
+                if let Some(wait) = serving.pacing.take() {
+                    wait.abort();
+                }
+            }
+            Command::SetTimer { timer, after } => {
+                let wait = tasks.spawn(async move {
+                    tokio::time::sleep(after).await;
+                    Some(Event::TimerElapsed(timer))
+                });
+                serving.replace_timer(timer, wait);
+            }
+            Command::Penalise {
+                peer,
+                height,
+                reason,
+            } => {
+                let peer = arc_malachitebft_peer::PeerId::from_bytes(&peer.0).ok();
+                tracing::warn!(?peer, %height, reason, "a peer's blocks are refused");
+            }
+            Command::Fail { reason } => self.fail(reason),
+            // The others are carried out by `execute`.
+            _ => {}
+        }
+    }
+
+    pub(super) fn history_min(&self, serving: &mut Serving, reply: Reply<context::Height>) {
+        let app = Arc::clone(&self.parts.app);
+        serving.tasks.spawn_blocking(move || {
+            reply.send(context::Height(app.history_min())).ok();
+            None
+        });
+    }
+
+    /// Answers with committed blocks, in order, up to the first that is missing.
+    pub(super) fn decided_values(
+        &self,
+        serving: &mut Serving,
+        range: RangeInclusive<context::Height>,
+        reply: Reply<Vec<RawDecidedValue<Chain>>>,
+    ) {
+        let app = Arc::clone(&self.parts.app);
+        let bytes_max = 2 * self.parts.block_bytes_max;
+        serving.tasks.spawn_blocking(move || {
+            reply
+                .send(read_decided(app.as_ref(), &range, bytes_max))
+                .ok();
+            None
+        });
+    }
+}
+
+impl Serving {
+    fn replace_timer(&mut self, timer: Timer, wait: tokio::task::AbortHandle) {
+        if let Some(older) = self.timers.insert(timer, wait) {
+            older.abort();
+        }
+    }
+}
+
+fn load(app: &dyn Application) -> Result<Loaded, String> {
+    let head = app.head();
+    let height = head.next();
+    let validators = app
+        .validators(height)
+        .ok_or_else(|| format!("the validators of height {height} are unknown"))?;
+    let stored = app
+        .undecided(height)
+        .map_err(|error| format!("proposals of height {height} cannot be read: {error}"))?;
+    let stored = stored.into_iter().map(|proposal| Stored {
+        facts: app.inspect(&proposal.bytes),
+        proposal,
+    });
+    Ok(Loaded {
+        head,
+        validators,
+        stored: stored.collect(),
+    })
+}
+
+fn store(app: &dyn Application, job: Job, proposal: &UndecidedProposal) -> Event {
+    let result = app.store_undecided(proposal).map_err(|error| {
+        let height = proposal.height;
+        tracing::error!(%height, %error, "a proposal could not be stored");
+        error.to_string()
+    });
+    Event::Stored { job, result }
+}
+
+fn report_verdict(height: Height, verdict: &Verdict) {
+    match verdict {
+        Verdict::Valid => {}
+        Verdict::Invalid { reason } => tracing::warn!(%height, reason, "invalid block"),
+        Verdict::Failed { reason } => {
+            tracing::error!(%height, reason, "a block could not be judged");
+        }
+    }
+}
+
+async fn next_validators(
+    app: App,
+    height: Height,
+) -> Result<proofmill_chain::types::validator::ValidatorSet, String> {
+    let next = height.next();
+    let validators = tokio::task::spawn_blocking(move || app.validators(next)).await;
+    validators
+        .map_err(|error| format!("the application failed: {error}"))?
+        .ok_or_else(|| format!("the validators of height {next} are unknown"))
+}
+
+async fn publish(network: &mpsc::Sender<NetworkMsg<Chain>>, parts: Vec<PartMessage>) {
+    for message in parts {
+        let part = NetworkMsg::PublishProposalPart(stream_message(message));
+        if network.send(part).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn read_decided(
+    app: &dyn Application,
+    range: &RangeInclusive<context::Height>,
+    bytes_max: usize,
+) -> Vec<RawDecidedValue<Chain>> {
+    let mut values = Vec::new();
+    let mut size = 0_usize;
+    let mut height = range.start().0;
+    while height <= range.end().0 && values.len() < DECIDED_MAX {
+        match app.decided(height) {
+            Ok(Some((certificate, bytes))) => {
+                size = size.saturating_add(bytes.len());
+                if size > bytes_max && !values.is_empty() {
+                    break;
+                }
+                let bytes = Bytes::copy_from_slice(&bytes);
+                values.push(RawDecidedValue::new(bytes, extended(&certificate)));
+            }
+            Ok(None) => break,
+            Err(error) => {
+                tracing::error!(%height, %error, "a committed block cannot be read");
+                break;
+            }
+        }
+        height = height.next();
+    }
+    values
+}
