@@ -1,5 +1,6 @@
 //! The front end's ports, answered from the engine and its store.
 
+mod clock;
 mod tasks;
 
 use std::sync::Arc;
@@ -134,11 +135,14 @@ impl Query for NodePort {
         if status.peers == 0 && self.engine.validators().as_slice().len() > 1 {
             reasons.push("no peer is connected".to_owned());
         }
+        let clock_skew_ms = clock::skew_ms(status.clocks_ahead_ms, head.time_ms, clock_ms());
+        reasons.extend(clock::reason(clock_skew_ms));
         Ok(NodeHealth {
             live: true,
             ready: reasons.is_empty(),
             reasons,
             head_age_ms,
+            clock_skew_ms,
         })
     }
 

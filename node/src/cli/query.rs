@@ -366,6 +366,12 @@ fn node(session: &Session, json: bool) -> anyhow::Result<()> {
             format!("block {} {}", info.head.height, info.head.hash),
         ),
         ("head age", format!("{} ms", health.head_age_ms)),
+        (
+            "clock skew",
+            health
+                .clock_skew_ms
+                .map_or("not known".into(), |skew| format!("{skew} ms")),
+        ),
         ("peers", info.peers.to_string()),
         ("synced", if info.synced { "yes" } else { "no" }.into()),
         ("health", state),

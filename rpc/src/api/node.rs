@@ -52,6 +52,9 @@ pub struct NodeHealth {
     pub reasons: Vec<String>,
     /// Milliseconds since the head's time.
     pub head_age_ms: u64,
+    /// Milliseconds by which the machine's clock is ahead of the validators' clocks, by the times of
+    /// their recent blocks; negative when it is behind, absent while too few are known.
+    pub clock_skew_ms: Option<i64>,
 }
 
 /// An account. One that was never credited has nothing and nonce 0.

@@ -134,6 +134,7 @@ impl Query for Ledger {
             ready,
             reasons,
             head_age_ms: 700,
+            clock_skew_ms: Some(-12),
         })
     }
 
