@@ -1,9 +1,10 @@
 //! The ledger: one block with a transfer and a failed transfer, a final task and an open one.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
+use proofmill_chain::codec;
 use proofmill_chain::crypto::verify::{Item, verify};
 use proofmill_chain::types::account::Account;
 use proofmill_chain::types::block::Block;
@@ -30,10 +31,13 @@ use super::sample::{
     block, certificate, finished, hash, key, params, seats, signed, task, validators, workers,
 };
 
+/// Largest encoding of a block.
+const BLOCK_BYTES_MAX: usize = 4 << 20;
+
 /// What stands behind the ports.
 pub(crate) struct Ledger {
     pub(crate) genesis: Hash,
-    pub(crate) block: Block,
+    pub(crate) block: Arc<Block>,
     pub(crate) tasks: Vec<Task>,
     pub(crate) ready: AtomicBool,
     pub(crate) pending: Mutex<Vec<SignedTransaction>>,
@@ -48,7 +52,7 @@ pub(crate) struct Ledger {
 impl Ledger {
     pub(crate) fn new() -> Self {
         let genesis = hash("genesis");
-        let block = block(&genesis);
+        let block = Arc::new(block(&genesis));
         let open = task("open", 4, Phase::Open, Vec::new());
         let finished = task("final", 2, finished(), seats());
         Self {
@@ -62,6 +66,19 @@ impl Ledger {
             gate: Notify::new(),
             params: params(),
         }
+    }
+
+    /// The same, with a block of the largest size: transfers of which only the first two are signed.
+    pub(crate) fn with_full_block() -> Self {
+        let mut ledger = Self::new();
+        let block = Arc::get_mut(&mut ledger.block).expect("not shared yet");
+        let one = block.transactions[0].clone();
+        let room = BLOCK_BYTES_MAX - codec::encode(block).len();
+        let count = room / codec::encode(&one).len();
+        let most = ledger.params.block_transactions_max as usize - block.transactions.len();
+        let copies = std::iter::repeat_n(one, count.min(most));
+        block.transactions.extend(copies);
+        ledger
     }
 
     pub(crate) fn transfer_id(&self) -> Hash {
@@ -162,9 +179,13 @@ impl Query for Ledger {
         if !found {
             return Err(Error::new(Code::NotFound, format!("no block {block}")));
         }
-        let certificate = certificate(&self.block);
-        let block = self.block.clone();
-        Ok(BlockView::of(block, Some(certificate), full, &self.genesis))
+        // As in a node, off the asynchronous threads.
+        let (block, genesis) = (Arc::clone(&self.block), self.genesis);
+        let view = tokio::task::spawn_blocking(move || {
+            let certificate = certificate(&block);
+            BlockView::of(Block::clone(&block), Some(certificate), full, &genesis)
+        });
+        view.await.map_err(Error::internal)
     }
 
     async fn receipt(&self, transaction: Hash) -> Result<ReceiptView, Error> {

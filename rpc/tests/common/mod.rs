@@ -28,7 +28,12 @@ pub(crate) struct Running {
 
 /// Starts a server on a free port.
 pub(crate) async fn start_with(options: Options) -> Running {
-    let ledger = Arc::new(Ledger::new());
+    start_over(Ledger::new(), options).await
+}
+
+/// Starts a server over a ledger on a free port.
+pub(crate) async fn start_over(ledger: Ledger, options: Options) -> Running {
+    let ledger = Arc::new(ledger);
     let ports = Ports {
         query: ledger.clone(),
         submit: ledger.clone(),
