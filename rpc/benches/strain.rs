@@ -66,7 +66,9 @@ async fn serve() {
 
 fn measure(runtime: &tokio::runtime::Runtime, seconds: u64, rounds: u64) {
     let span = Duration::from_secs(seconds);
-    println!("crowd            calls  failed   p50 us   p99 us   max us  p99/idle  resident MiB (highest)");
+    println!(
+        "crowd            calls  failed   p50 us   p99 us   max us  p99/idle  resident MiB (highest)"
+    );
     for _ in 0..rounds {
         let mut idle_p99 = None;
         for crowd in ["idle", "greedy", "slow", "both", "one-address"] {
@@ -199,8 +201,8 @@ impl Seen {
 async fn probe(address: SocketAddr, span: Duration) -> Seen {
     let health = json!({"jsonrpc": "2.0", "id": 1, "method": "node_health"}).to_string();
     let account = key(11).public();
-    let account =
-        json!({"jsonrpc": "2.0", "id": 2, "method": "account_get", "params": [account]}).to_string();
+    let account = json!({"jsonrpc": "2.0", "id": 2, "method": "account_get", "params": [account]})
+        .to_string();
     let requests = [request(address, &health), request(address, &account)];
     let mut seen = Seen::default();
     let mut connection: Option<TcpStream> = None;
@@ -278,7 +280,12 @@ async fn gather(crowd: &str, address: SocketAddr) {
         for from in 0..512_u16 {
             let [_, last] = (from % 128).to_be_bytes();
             let heads = Ipv4Addr::new(127, 0, 2, last + 1);
-            tokio::spawn(slow_head(heads, address, Duration::from_secs(1), Arc::clone(&met)));
+            tokio::spawn(slow_head(
+                heads,
+                address,
+                Duration::from_secs(1),
+                Arc::clone(&met),
+            ));
             let readers = Ipv4Addr::new(127, 0, 3, last + 1);
             tokio::spawn(slow_reader(readers, address, Arc::clone(&met)));
         }
@@ -286,7 +293,12 @@ async fn gather(crowd: &str, address: SocketAddr) {
     if crowd == "one-address" {
         for _ in 0..1_024 {
             let from = Ipv4Addr::LOCALHOST;
-            tokio::spawn(slow_head(from, address, Duration::from_secs(19), Arc::clone(&met)));
+            tokio::spawn(slow_head(
+                from,
+                address,
+                Duration::from_secs(19),
+                Arc::clone(&met),
+            ));
         }
     }
     let ended = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));

@@ -1,107 +1,229 @@
-//! Bounded connections: at most so many, and none that is silent for too long.
+//! One connection: its transport, which notices a client that does not read, and its task.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::serve::Listener;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, Sleep, sleep};
+use axum::Router;
+use hyper::body::Incoming;
+use hyper::server::conn::http1::{Builder, Parts};
+use hyper::service::{Service, service_fn};
+use hyper::{Request, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
-/// Accepts no more connections than there are permits; the others wait in the system's queue.
-pub(crate) struct Bounded {
-    listener: TcpListener,
-    permits: Arc<Semaphore>,
-    idle: Duration,
+use crate::connections::{Admitted, Place};
+use crate::error::{Code, Error};
+use crate::limits::{CHUNK_BYTES, HEAD_BYTES_MAX, HEAD_TIMEOUT, WRITE_TIMEOUT};
+use crate::request;
+
+/// How long a client that is refused may take to read why.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The time-outs of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timeouts {
+    pub(crate) head: Duration,
+    pub(crate) write: Duration,
 }
 
-impl Bounded {
-    pub(crate) fn new(listener: TcpListener, connections_max: usize, idle: Duration) -> Self {
+impl Default for Timeouts {
+    fn default() -> Self {
         Self {
-            listener,
-            permits: Arc::new(Semaphore::new(connections_max)),
-            idle,
+            head: HEAD_TIMEOUT,
+            write: WRITE_TIMEOUT,
         }
     }
 }
 
-impl Listener for Bounded {
-    type Io = Connection;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
-        let permit = Arc::clone(&self.permits)
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed");
-        let (stream, address) = Listener::accept(&mut self.listener).await;
-        let connection = Connection {
-            stream,
-            idle: self.idle,
-            silence: Box::pin(sleep(self.idle)),
-            _permit: permit,
-        };
-        (connection, address)
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-}
-
-/// A connection that fails once no byte has moved for the idle time.
-pub(crate) struct Connection {
+/// Serves a connection until either side ends it, its place is needed or the server shuts down.
+pub(crate) async fn serve(
     stream: TcpStream,
-    idle: Duration,
-    silence: Pin<Box<Sleep>>,
-    _permit: OwnedSemaphorePermit,
+    admitted: Admitted,
+    router: Router,
+    timeouts: Timeouts,
+    mut closing: watch::Receiver<bool>,
+) {
+    let place = Arc::clone(admitted.place());
+    let service = TowerToHyperService::new(router);
+    let service = service_fn({
+        let place = Arc::clone(&place);
+        move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Arc::clone(&place));
+            Box::pin(service.call(request))
+        }
+    });
+    // An error means that the option is not had here; answers are only slower then.
+    let _ = stream.set_nodelay(true);
+    let transport = Transport::new(stream, Arc::clone(&place), timeouts.write);
+    let mut connection = Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(timeouts.head)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .writev(true)
+        .serve_connection(TokioIo::new(transport), service);
+    // An error means that the server is gone, and then it closes as well.
+    let mut is_closing = pin!(async move { drop(closing.wait_for(|closing| *closing).await) });
+    let mut told = false;
+    let served = loop {
+        tokio::select! {
+            served = poll_fn(|context| connection.poll_without_shutdown(context)) => break Some(served),
+            () = place.cut() => break None,
+            () = &mut is_closing, if !told => {
+                told = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+        }
+    };
+    let Parts { io, read_buf, .. } = connection.into_parts();
+    let mut transport = io.into_inner();
+    match served {
+        Some(Ok(())) => transport.close().await,
+        Some(Err(error)) if error.is_timeout() && !read_buf.is_empty() => {
+            let seconds = timeouts.head.as_secs_f32();
+            let error = Error::new(
+                Code::RequestTimeout,
+                format!("the head of the request was not complete within {seconds} s"),
+            );
+            refuse(transport.stream, StatusCode::REQUEST_TIMEOUT, &error).await;
+        }
+        Some(Err(_)) => {}
+        // A client that does not read what is left of an answer keeps the system from forgetting it.
+        None if place.is_reading() => transport.abort(),
+        None => transport.close().await,
+    }
 }
 
-impl Connection {
-    fn watched<T>(
+/// Writes a refusal, if the client takes it, and closes the connection.
+pub(crate) async fn refuse(mut stream: TcpStream, status: StatusCode, error: &Error) {
+    let body = request::refusal(error);
+    let again = match status {
+        StatusCode::REQUEST_TIMEOUT => "",
+        _ => "retry-after: 1\r\n",
+    };
+    let text = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\n{again}connection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let said = async {
+        stream.write_all(text.as_bytes()).await?;
+        stream.shutdown().await?;
+        // What the client sent is read: closing over it would take the refusal from the client.
+        let mut sent = [0; 1024];
+        let mut left = HEAD_BYTES_MAX;
+        while left > 0 {
+            match stream.read(&mut sent).await? {
+                0 => break,
+                read => left = left.saturating_sub(read),
+            }
+        }
+        io::Result::Ok(())
+    };
+    // Whatever it says, the connection closes.
+    let _ = timeout(REFUSAL_TIMEOUT, said).await;
+}
+
+/// A stream that fails when its client takes less than [`CHUNK_BYTES`] of an answer, or the rest of
+/// it, in the time for writing.
+struct Transport {
+    stream: TcpStream,
+    place: Arc<Place>,
+    limit: Duration,
+    /// While something could not be written at once.
+    stalled: bool,
+    taken: usize,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Transport {
+    fn new(stream: TcpStream, place: Arc<Place>, limit: Duration) -> Self {
+        Self {
+            stream,
+            place,
+            limit,
+            stalled: false,
+            taken: 0,
+            timer: Box::pin(sleep(limit)),
+        }
+    }
+
+    fn watched(
         &mut self,
         context: &mut Context<'_>,
-        moved: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        if moved.is_ready() {
-            self.silence.as_mut().reset(Instant::now() + self.idle);
-            return moved;
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = written {
+            self.taken += bytes;
+            if self.taken >= CHUNK_BYTES {
+                self.progressed();
+            }
         }
-        match self.silence.as_mut().poll(context) {
-            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+        if written.is_ready() {
+            return written;
+        }
+        if !self.stalled {
+            self.stalled = true;
+            self.progressed();
+        }
+        match self.timer.as_mut().poll(context) {
+            Poll::Ready(()) => {
+                self.abort();
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
             Poll::Pending => Poll::Pending,
         }
     }
+
+    fn progressed(&mut self) {
+        self.taken = 0;
+        self.place.progressed();
+        if self.stalled {
+            self.timer.as_mut().reset(Instant::now() + self.limit);
+        }
+    }
+
+    /// Lets the system forget what the client did not take.
+    fn abort(&self) {
+        // An error means that the stream is closed already.
+        let _ = self.stream.set_zero_linger();
+    }
+
+    async fn close(&mut self) {
+        // An error means that the client was faster.
+        let _ = self.stream.shutdown().await;
+    }
 }
 
-impl AsyncRead for Connection {
+impl AsyncRead for Transport {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let moved = Pin::new(&mut self.stream).poll_read(context, buffer);
-        self.watched(context, moved)
+        Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
 
-impl AsyncWrite for Connection {
+impl AsyncWrite for Transport {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let moved = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.watched(context, moved)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.watched(context, written)
     }
 
+    /// Called when everything handed over is written.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stalled = false;
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
@@ -114,33 +236,11 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let moved = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.watched(context, moved)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.watched(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-    use super::{Bounded, Duration, Listener, TcpListener, TcpStream, io};
-
-    #[tokio::test]
-    async fn a_connection_fails_after_the_idle_time_and_gives_its_place_back() {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
-        let address = listener.local_addr().expect("an address");
-        let mut bounded = Bounded::new(listener, 1, Duration::from_millis(100));
-        for _ in 0..2 {
-            let mut client = TcpStream::connect(address).await.expect("connects");
-            let (mut connection, _) = bounded.accept().await;
-            client.write_all(b"x").await.expect("sent");
-            assert_eq!(connection.read_u8().await.expect("a byte"), b'x');
-            let error = connection.read_u8().await.expect_err("silence");
-            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        }
     }
 }

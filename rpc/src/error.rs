@@ -87,8 +87,12 @@ catalogue! {
     MempoolFull = -32020, "MEMPOOL_FULL", Node, "The node holds as many pending transactions as it may, or as it may of this sender.";
     AttestationRefused = -32021, "ATTESTATION_REFUSED", Caller, "The attestation is malformed, not signed by its worker, or does not fit its task.";
     NotReady = -32030, "NOT_READY", Node, "The node is starting or catching up.";
-    Overloaded = -32031, "OVERLOADED", Node, "The node serves as many requests as it may; nothing was done.";
+    Overloaded = -32031, "OVERLOADED", Node, "The node serves as many requests, or as large ones, as it may; nothing was done. Try again.";
     Timeout = -32032, "TIMEOUT", Node, "The answer did not come in time; whether a sent transaction was taken is unknown.";
+    AnswerTooLarge = -32033, "ANSWER_TOO_LARGE", Caller, "The answers to one request would be too large. This call has no answer and those after it in the batch were not performed: ask for less, or in more requests.";
+    RequestTimeout = -32034, "REQUEST_TIMEOUT", Caller, "The request did not arrive in time.";
+    HostNotAllowed = -32035, "HOST_NOT_ALLOWED", Caller, "The Host header names a host for which this node does not answer; its operator may allow it.";
+    TooManyConnections = -32036, "TOO_MANY_CONNECTIONS", Node, "As many connections are open as may be, in all or from one address, and none of them is idle.";
 }
 
 /// An error on its way to the caller.
@@ -125,6 +129,14 @@ impl Error {
             Code::Internal,
             "the node failed to answer; its log says why",
         )
+    }
+
+    /// The same error with a longer message.
+    pub(crate) fn prefixed(&self, prefix: &str) -> Self {
+        Self {
+            message: format!("{prefix}{}", self.message),
+            ..self.clone()
+        }
     }
 
     /// The code.

@@ -1,75 +1,78 @@
 //! The HTTP server: `POST /rpc`, `GET /livez`, `GET /readyz`.
 //!
-//! Everything from outside is bounded: connections, requests at work, bytes of a body, calls of a
-//! batch, nesting, and the time a request may take. A refusal on the level of HTTP carries a
-//! JSON-RPC error too, so that a client needs one way of reading answers.
+//! Everything from outside is bounded (see [`limits`](crate::limits)): connections, the time of a
+//! head, a body, a call and a write, and the bytes of bodies and answers. A refusal on the level of
+//! HTTP carries a JSON-RPC error too, so that a client needs one way of reading answers.
 
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::{Request, State};
-use axum::http::header::{ALLOW, CONTENT_TYPE, EXPECT, RETRY_AFTER};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
-use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use serde_json::value::RawValue;
-use tokio::net::TcpListener;
+use hyper::StatusCode;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout, timeout_at};
-use tower_http::cors::{AllowOrigin, CorsLayer};
+use tokio::time::{sleep, timeout};
 
-use crate::connection::Bounded;
+use crate::budget::Budget;
+use crate::connection::{self, Timeouts};
+use crate::connections::{Connections, Full};
 use crate::error::{Code, Error};
-use crate::methods::{self, Answer};
+use crate::host;
+use crate::limits::{
+    ANSWERS_BYTES_MAX, CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX, HEAD_TIMEOUT, REFUSALS_MAX,
+    REQUEST_TIMEOUT, REQUESTS_MAX, SHUTDOWN_GRACE, SOCKET_BUFFER_BYTES, WRITE_TIMEOUT,
+};
 use crate::port::Ports;
-use crate::request;
+use crate::routes;
 
+pub use crate::limits::HTTP_BODY_MAX;
 pub use crate::request::{BATCH_MAX, DEPTH_MAX};
 
-/// Largest body of a request, in bytes.
-pub const HTTP_BODY_MAX: usize = 4 << 20;
-/// A larger body is read up to here and thrown away, so that its sender sees why it was refused.
-const HTTP_BODY_DRAINED_MAX: usize = 16 << 20;
-/// Most connections open at a time, unless told.
-pub const CONNECTIONS_MAX: usize = 1024;
-/// Most requests at work at a time, unless told.
-pub const REQUESTS_MAX: usize = 64;
-/// Longest time from a request's head to its answer, unless told.
-pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
-/// A connection on which no byte moves for so long is closed. Longer than any request may take.
-pub const CONNECTION_IDLE: Duration = Duration::from_secs(60);
-/// How long requests at work may go on after the signal to shut down.
-pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
-
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// Connections that the system holds before they are accepted.
+const BACKLOG: u32 = 1_024;
+/// How long nothing is accepted after the system could not: it has too few file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What an operator may choose.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Web origins whose pages may call, as `https://example.org`; `*` for any. None by default.
     pub allowed_origins: Vec<String>,
-    /// Most connections open at a time.
+    /// Names that the `Host` header may have besides `localhost` and IP addresses; `*` for any.
+    pub allowed_hosts: Vec<String>,
+    /// Connections open at a time.
     pub connections_max: usize,
-    /// Most requests at work at a time.
+    /// Connections open at a time from one address (IPv6: one /64).
+    pub connections_per_address_max: usize,
+    /// Requests at work or being answered at a time.
     pub requests_max: usize,
-    /// Longest time from a request's head to its answer.
+    /// Bytes of large answers that are made or being written; at least one answer of the largest
+    /// size.
+    pub answers_bytes_max: usize,
+    /// Time for a request's head, and between requests.
+    pub head_timeout: Duration,
+    /// Time from a request's last byte to its answer.
     pub request_timeout: Duration,
+    /// Time in which a client must take a part of its answer.
+    pub write_timeout: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
             allowed_origins: Vec::new(),
+            allowed_hosts: Vec::new(),
             connections_max: CONNECTIONS_MAX,
+            connections_per_address_max: CONNECTIONS_PER_ADDRESS_MAX,
             requests_max: REQUESTS_MAX,
+            answers_bytes_max: ANSWERS_BYTES_MAX,
+            head_timeout: HEAD_TIMEOUT,
             request_timeout: REQUEST_TIMEOUT,
+            write_timeout: WRITE_TIMEOUT,
         }
     }
 }
@@ -99,6 +102,45 @@ pub enum StartError {
         /// What was given.
         origin: String,
     },
+    /// An allowed host is not a name.
+    #[error("`{host}` is not a host name: `node.example.org`, without port, or `*` is expected")]
+    Host {
+        /// What was given.
+        host: String,
+    },
+}
+
+/// What clients use of a server at a moment.
+#[derive(Clone)]
+pub struct Usage {
+    connections: Arc<Connections>,
+    budget: Arc<Budget>,
+}
+
+impl Usage {
+    /// Open connections.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections.count()
+    }
+
+    /// Requests at work or being answered.
+    #[must_use]
+    pub fn requests(&self) -> usize {
+        self.budget.slots_used()
+    }
+
+    /// Bytes of large answers that are reserved, made or being written.
+    #[must_use]
+    pub fn answer_bytes(&self) -> usize {
+        self.budget.answer_bytes()
+    }
+
+    /// Bytes of bodies that are not small, received or at work.
+    #[must_use]
+    pub fn body_bytes(&self) -> usize {
+        self.budget.body_bytes()
+    }
 }
 
 /// A server that has its port and waits to serve.
@@ -106,7 +148,8 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     router: Router,
-    connections_max: usize,
+    timeouts: Timeouts,
+    usage: Usage,
 }
 
 impl Server {
@@ -114,24 +157,48 @@ impl Server {
     ///
     /// # Errors
     /// When the port cannot be had or an option is wrong; see [`StartError`].
+    #[allow(
+        clippy::unused_async,
+        reason = "it needs the runtime, and says so in this way"
+    )]
     pub async fn bind(
         address: SocketAddr,
         ports: Ports,
         options: Options,
     ) -> Result<Self, StartError> {
-        let connections_max = options.connections_max;
-        let router = router(ports, &options)?;
+        if let Some(host) = options
+            .allowed_hosts
+            .iter()
+            .find(|name| !host::is_name(name))
+        {
+            return Err(StartError::Host { host: host.clone() });
+        }
+        let (all, per_address) = (options.connections_max, options.connections_per_address_max);
+        let connections = Connections::new(all, per_address);
+        let budget = Arc::new(Budget::new(
+            Arc::clone(&connections),
+            options.requests_max,
+            options.answers_bytes_max,
+        ));
+        let router = routes::router(ports, Arc::clone(&budget), &options)?;
         let failed = |reason: io::Error| match reason.kind() {
             io::ErrorKind::AddrInUse => StartError::InUse { address },
             _ => StartError::Listen { address, reason },
         };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let listener = listen(address).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         Ok(Self {
             listener,
             address,
             router,
-            connections_max,
+            timeouts: Timeouts {
+                head: options.head_timeout,
+                write: options.write_timeout,
+            },
+            usage: Usage {
+                connections,
+                budget,
+            },
         })
     }
 
@@ -141,268 +208,101 @@ impl Server {
         self.address
     }
 
+    /// What clients use of it, also while it serves.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        self.usage.clone()
+    }
+
     /// Serves until `shutdown` resolves; then takes no new connections and gives requests at work
     /// [`SHUTDOWN_GRACE`] to end.
     ///
     /// # Errors
-    /// When the system takes the listener away.
+    /// Never at present: what the system refuses is tried again.
     pub async fn serve(
         self,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> io::Result<()> {
-        let listener = Bounded::new(self.listener, self.connections_max, CONNECTION_IDLE);
-        let (tell, mut told) = watch::channel(false);
-        let signal = async move {
-            shutdown.await;
-            tell.send_replace(true);
-        };
-        let serving = axum::serve(listener, self.router).with_graceful_shutdown(signal);
-        let mut serving = Box::pin(serving.into_future());
-        tokio::select! {
-            served = &mut serving => return served,
-            // An error means that the signal's future is gone, and the server with it.
-            _ = told.wait_for(|told| *told) => {}
-        }
-        timeout(SHUTDOWN_GRACE, serving).await.unwrap_or(Ok(()))
-    }
-}
-
-#[derive(Clone)]
-struct Front {
-    ports: Ports,
-    at_work: Arc<Semaphore>,
-    request_timeout: Duration,
-}
-
-fn router(ports: Ports, options: &Options) -> Result<Router, StartError> {
-    let front = Front {
-        ports,
-        at_work: Arc::new(Semaphore::new(options.requests_max)),
-        request_timeout: options.request_timeout,
-    };
-    let router = Router::new()
-        .route("/rpc", post(rpc).fallback(not_post))
-        .route("/livez", get(livez))
-        .route("/readyz", get(readyz))
-        .fallback(no_route)
-        .with_state(front);
-    if options.allowed_origins.is_empty() {
-        return Ok(router);
-    }
-    let cors = CorsLayer::new()
-        .allow_methods([Method::POST, Method::GET])
-        .allow_headers([CONTENT_TYPE]);
-    Ok(router.layer(cors.allow_origin(origins(&options.allowed_origins)?)))
-}
-
-fn origins(allowed: &[String]) -> Result<AllowOrigin, StartError> {
-    if allowed.iter().any(|origin| origin == "*") {
-        return Ok(AllowOrigin::any());
-    }
-    let parse = |origin: &String| {
-        let host = origin
-            .strip_prefix("https://")
-            .or_else(|| origin.strip_prefix("http://"));
-        host.filter(|host| !host.is_empty() && !host.contains('/'))
-            .and_then(|_| HeaderValue::from_str(origin).ok())
-            .ok_or_else(|| StartError::Origin {
-                origin: origin.clone(),
-            })
-    };
-    let list = allowed.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
-    Ok(AllowOrigin::list(list))
-}
-
-async fn livez(State(front): State<Front>) -> Response {
-    health(&front, |health| health.live).await
-}
-
-async fn readyz(State(front): State<Front>) -> Response {
-    health(&front, |health| health.live && health.ready).await
-}
-
-async fn health(front: &Front, good: fn(&crate::api::NodeHealth) -> bool) -> Response {
-    match timeout(front.request_timeout, front.ports.query.node_health()).await {
-        Ok(Ok(health)) => {
-            let status = if good(&health) {
-                StatusCode::OK
-            } else {
-                StatusCode::SERVICE_UNAVAILABLE
+        let (close, closing) = watch::channel(false);
+        let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
+        let connections = Arc::clone(&self.usage.connections);
+        let mut tasks = JoinSet::new();
+        let mut shutdown = Box::pin(shutdown);
+        loop {
+            let (stream, peer) = tokio::select! {
+                accepted = accept(&self.listener) => accepted,
+                Some(_) = tasks.join_next() => continue,
+                () = &mut shutdown => break,
             };
-            (status, axum::Json(health)).into_response()
+            match connections.admit(peer.ip()) {
+                Ok(admitted) => {
+                    let (router, closing) = (self.router.clone(), closing.clone());
+                    let timeouts = self.timeouts;
+                    tasks.spawn(connection::serve(
+                        stream, admitted, router, timeouts, closing,
+                    ));
+                }
+                // Without a permit the connection closes without a word.
+                Err(full) => {
+                    if let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() {
+                        tasks.spawn(async move {
+                            let (status, error) = full_error(full);
+                            connection::refuse(stream, status, &error).await;
+                            drop(permit);
+                        });
+                    }
+                }
+            }
         }
-        Ok(Err(error)) => refusal(StatusCode::SERVICE_UNAVAILABLE, &error),
-        Err(_) => refusal(
-            StatusCode::SERVICE_UNAVAILABLE,
-            &late(front.request_timeout),
-        ),
+        drop(self.listener);
+        close.send_replace(true);
+        connections.close_idle();
+        let ended = async { while tasks.join_next().await.is_some() {} };
+        // What has not ended by then is dropped with the set.
+        let _ = timeout(SHUTDOWN_GRACE, ended).await;
+        Ok(())
     }
 }
 
-async fn rpc(State(front): State<Front>, request: Request) -> Response {
-    let deadline = Instant::now() + front.request_timeout;
-    let Ok(_at_work) = front.at_work.try_acquire() else {
-        let error = Error::new(
-            Code::Overloaded,
-            "the node serves as many requests as it may; try again",
-        );
-        let mut response = refusal(StatusCode::SERVICE_UNAVAILABLE, &error);
-        let headers = response.headers_mut();
-        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-        return response;
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
-    if !is_json(request.headers()) {
-        let error = Error::new(
-            Code::InvalidRequest,
-            "the header content-type must be application/json",
-        );
-        return refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, &error);
-    }
-    // A client that asks first is told before it sends.
-    let drained_max = match request.headers().contains_key(EXPECT) {
-        true => 0,
-        false => HTTP_BODY_DRAINED_MAX,
-    };
-    let body = request.into_body();
-    let announced_too_long = body.size_hint().lower() > HTTP_BODY_MAX as u64;
-    let body = match timeout_at(deadline, collect(body, drained_max)).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(Unread::TooLong)) => return too_long(),
-        // A body that was announced as too long is refused for that, whether it came or not.
-        Err(_) if announced_too_long => return too_long(),
-        Ok(Err(Unread::Broken)) => {
-            let error = Error::new(Code::InvalidRequest, "the body broke off");
-            return refusal(StatusCode::BAD_REQUEST, &error);
-        }
-        Err(_) => {
-            let error = Error::new(Code::Timeout, "the body did not come in time");
-            return refusal(StatusCode::REQUEST_TIMEOUT, &error);
-        }
-    };
-    let answered = match request::parse(&body) {
-        Err(error) => Some(request::answer(RawValue::NULL, &Err(error))),
-        Ok(request::Body::One(raw)) => answer_one(&front, raw, deadline).await,
-        Ok(request::Body::Batch(calls)) => answer_batch(&front, &calls, deadline).await,
-    };
-    match answered {
-        Some(text) => ([(CONTENT_TYPE, JSON)], text).into_response(),
-        None => StatusCode::NO_CONTENT.into_response(),
-    }
+    socket.set_reuseaddr(true)?;
+    // Connections inherit these: without them the system would buffer megabytes of each.
+    socket.set_send_buffer_size(SOCKET_BUFFER_BYTES)?;
+    socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
-/// The answers to a batch, its calls done one after the other; `None` when nobody asked for any.
-async fn answer_batch(front: &Front, calls: &[&RawValue], deadline: Instant) -> Option<String> {
-    let mut text = String::new();
-    for raw in calls {
-        if let Some(answer) = answer_one(front, raw, deadline).await {
-            text.push(if text.is_empty() { '[' } else { ',' });
-            text.push_str(&answer);
+/// The next connection. A client that is gone already is passed over; when the system has no file
+/// descriptor left, others must close first.
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ConnectionAborted | ConnectionRefused | ConnectionReset
+                ) => {}
+            Err(error) => {
+                tracing::warn!(%error, "no connection can be accepted");
+                sleep(ACCEPT_PAUSE).await;
+            }
         }
     }
-    if text.is_empty() {
-        return None;
-    }
-    text.push(']');
-    Some(text)
 }
 
-/// The answer to a call; `None` for a notification.
-async fn answer_one(front: &Front, raw: &RawValue, deadline: Instant) -> Option<String> {
-    let call = match request::call(raw) {
-        Ok(call) => call,
-        Err(not) => return Some(request::answer(not.id, &Err(not.error))),
+fn full_error(full: Full) -> (StatusCode, Error) {
+    let (status, whose, most) = match full {
+        Full::All { most } => (StatusCode::SERVICE_UNAVAILABLE, "the node", most),
+        Full::Address { most } => (StatusCode::TOO_MANY_REQUESTS, "this address", most),
     };
-    let answer = perform(front, &call, deadline).await;
-    call.id.map(|id| request::answer(id, &answer))
-}
-
-/// Performs a call in a task of its own: a panic there costs one answer, not the server.
-async fn perform(front: &Front, call: &request::Call<'_>, deadline: Instant) -> Answer {
-    let method = methods::find(&call.method)?;
-    let answering = method.begin(&front.ports, call.params)?;
-    let mut task = JoinSet::new();
-    task.spawn(answering);
-    match timeout_at(deadline, task.join_next()).await {
-        Ok(Some(Ok(answer))) => answer,
-        Ok(Some(Err(error))) => Err(Error::internal(format!("{}: {error}", method.name))),
-        Ok(None) => Err(Error::internal(format!("{}: no task", method.name))),
-        Err(_) => Err(late(front.request_timeout)),
-    }
-}
-
-fn late(limit: Duration) -> Error {
-    let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-    Error::new(Code::Timeout, format!("no answer within {limit_ms} ms")).with("limit_ms", limit_ms)
-}
-
-async fn not_post() -> Response {
-    let error = Error::new(Code::InvalidRequest, "calls are sent with POST");
-    let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED, &error);
-    let headers = response.headers_mut();
-    headers.insert(ALLOW, HeaderValue::from_static("POST"));
-    response
-}
-
-async fn no_route() -> Response {
-    let error = Error::new(
-        Code::InvalidRequest,
-        "nothing is here: POST /rpc, GET /livez and GET /readyz are served",
-    );
-    refusal(StatusCode::NOT_FOUND, &error)
-}
-
-fn refusal(status: StatusCode, error: &Error) -> Response {
-    let text = request::answer(RawValue::NULL, &Err(error.clone()));
-    (status, [(CONTENT_TYPE, JSON)], text).into_response()
-}
-
-fn too_long() -> Response {
-    let error = Error::new(
-        Code::InvalidRequest,
-        format!("the body has more than {HTTP_BODY_MAX} bytes"),
-    );
-    refusal(
-        StatusCode::PAYLOAD_TOO_LARGE,
-        &error.with("expected", HTTP_BODY_MAX),
-    )
-}
-
-fn is_json(headers: &HeaderMap) -> bool {
-    headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.split(';').next())
-        .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
-}
-
-enum Unread {
-    TooLong,
-    Broken,
-}
-
-/// The whole body, of which no more than [`HTTP_BODY_MAX`] bytes are ever held.
-async fn collect(mut body: Body, drained_max: usize) -> Result<Bytes, Unread> {
-    let announced = body.size_hint().lower();
-    let mut too_long = announced > HTTP_BODY_MAX as u64;
-    let mut bytes = Vec::new();
-    let mut seen = 0_usize;
-    while !(too_long && (seen >= drained_max || announced > drained_max as u64)) {
-        let next = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
-        let data = match next {
-            None => break,
-            Some(Err(_)) => return Err(Unread::Broken),
-            Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
-        };
-        seen += data.len();
-        if too_long || seen > HTTP_BODY_MAX {
-            too_long = true;
-            bytes = Vec::new();
-        } else {
-            bytes.extend_from_slice(&data);
-        }
-    }
-    if too_long {
-        return Err(Unread::TooLong);
-    }
-    Ok(bytes.into())
+    let message = format!("{whose} has {most} connections open already and all are in use");
+    let error = Error::new(Code::TooManyConnections, message);
+    (status, error.with("most", most))
 }

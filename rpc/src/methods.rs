@@ -9,9 +9,9 @@ use proofmill_chain::types::params::Params;
 use proofmill_chain::types::task::{ATTESTATION_BYTES_MAX, AttestationMessage};
 use proofmill_chain::types::transaction::{SignedTransaction, TRANSACTION_BYTES_MAX};
 use proofmill_chain::types::units::Height;
-use serde::Serialize;
 use serde_json::value::RawValue;
 
+use crate::answers::Writable;
 use crate::api::{
     AccountView, AttestationSent, BlockRef, BlockSummary, BlockView, Hex, Include, NodeHealth,
     NodeInfo, ReceiptView, TaskCursor, TaskFilter, TaskPage, TaskResult, TaskState, TaskView,
@@ -21,9 +21,26 @@ use crate::argument::{Argument, Arguments, Limit};
 use crate::error::{Code, Error, shortened};
 use crate::port::Ports;
 
-/// What a call gives: JSON text, or an error.
-pub(crate) type Answer = Result<Box<RawValue>, Error>;
+/// What a call gives: something to write as JSON, or an error.
+pub(crate) type Answer = Result<Box<dyn Writable>, Error>;
 type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+/// What a call costs the node besides time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Weight {
+    /// Little: a few records are read.
+    Light,
+    /// A whole block may be read, for an answer with a small part of it.
+    Lookup,
+    /// The answer may hold a whole block, a program, an input or an output.
+    Bulk,
+}
+
+/// A call whose arguments are read.
+pub(crate) struct Begun {
+    pub(crate) weight: Weight,
+    pub(crate) answering: Answering,
+}
 
 /// A parameter of a method.
 pub struct Param {
@@ -47,7 +64,7 @@ pub struct Method {
     pub params: &'static [Param],
     /// The name of its result's type in [`api`](crate::api).
     pub result: &'static str,
-    call: fn(Ports, Arguments) -> Answering,
+    call: fn(Ports, Arguments) -> Result<Begun, Error>,
 }
 
 impl Method {
@@ -62,13 +79,9 @@ impl Method {
     }
 
     /// Reads the arguments and begins the call.
-    pub(crate) fn begin(
-        &self,
-        ports: &Ports,
-        params: Option<&RawValue>,
-    ) -> Result<Answering, Error> {
+    pub(crate) fn begin(&self, ports: &Ports, params: Option<&RawValue>) -> Result<Begun, Error> {
         let arguments = Arguments::bind(self, params)?;
-        Ok((self.call)(ports.clone(), arguments))
+        (self.call)(ports.clone(), arguments)
     }
 }
 
@@ -93,11 +106,20 @@ macro_rules! default_text {
     };
 }
 
+macro_rules! weight {
+    () => {
+        Weight::Light
+    };
+    ($weight:expr) => {
+        $weight
+    };
+}
+
 macro_rules! methods {
     ($ports:ident; $(
         $doc:literal
         $name:ident($($param:ident: $ty:ty $(= $default:expr)?, $param_doc:literal;)*) -> $result:ident
-            $call:block
+            $(, $weight:expr;)? $call:block
     )+) => {
         /// Every method there is.
         pub static METHODS: &[Method] = &[$(Method {
@@ -110,13 +132,17 @@ macro_rules! methods {
                 default: default_text!($ty $(, $default)?),
             },)*],
             result: stringify!($result),
-            call: |$ports, arguments| Box::pin(async move {
+            call: |$ports, arguments| {
                 #[allow(unused_mut, unused_variables, reason = "some methods take nothing")]
                 let mut arguments = arguments;
                 $(let $param: $ty = read_argument!(arguments, $param $(, $default)?);)*
-                let result: $result = $call;
-                written(&result)
-            }),
+                let weight = weight!($($weight)?);
+                let answering: Answering = Box::pin(async move {
+                    let result: $result = $call;
+                    Ok(Box::new(result) as Box<dyn Writable>)
+                });
+                Ok(Begun { weight, answering })
+            },
         },)+];
     };
 }
@@ -129,7 +155,7 @@ methods! { ports;
     node_health() -> NodeHealth { ports.query.node_health().await? }
 
     "The last final block."
-    chain_getHead() -> BlockSummary { ports.query.head().await? }
+    chain_getHead() -> BlockSummary, Weight::Lookup; { ports.query.head().await? }
 
     "The chain's parameters."
     chain_getParams() -> Params { ports.query.params().await? }
@@ -138,12 +164,12 @@ methods! { ports;
     chain_getBlock(
         block: BlockRef, "Which block.";
         full: bool = false, "Whether transactions come whole, not as ids.";
-    ) -> BlockView { ports.query.block(block, full).await? }
+    ) -> BlockView, Weight::Bulk; { ports.query.block(block, full).await? }
 
     "What became of a transaction in its block."
     chain_getReceipt(
         transaction: Hash, "The transaction's id.";
-    ) -> ReceiptView { ports.query.receipt(transaction).await? }
+    ) -> ReceiptView, Weight::Lookup; { ports.query.receipt(transaction).await? }
 
     "An account. One that was never credited has nothing and nonce 0."
     account_get(
@@ -160,7 +186,7 @@ methods! { ports;
     "A transaction, and where it is: `pending`, `included` or `unknown`."
     tx_get(
         transaction: Hash, "The transaction's id.";
-    ) -> TransactionView { ports.query.transaction(transaction).await? }
+    ) -> TransactionView, Weight::Lookup; { ports.query.transaction(transaction).await? }
 
     "Sends a worker's attestation."
     attestation_send(
@@ -174,7 +200,7 @@ methods! { ports;
         task: Hash, "The task: the id of the transaction that submitted it.";
         include_input: bool = false, "Whether the input's bytes come along.";
         include_program: bool = false, "Whether the program's bytes come along.";
-    ) -> TaskView {
+    ) -> TaskView, if include_input || include_program { Weight::Bulk } else { Weight::Light }; {
         let include = Include { input: include_input, program: include_program };
         ports.query.task(task, include).await?
     }
@@ -194,7 +220,7 @@ methods! { ports;
     "The result of a final task, with what every worker committed to and revealed."
     task_getResult(
         task: Hash, "The task.";
-    ) -> TaskResult { ports.query.task_result(task).await? }
+    ) -> TaskResult, Weight::Bulk; { ports.query.task_result(task).await? }
 
     "Registered workers, by descending key."
     worker_list(
@@ -236,10 +262,6 @@ fn nearest(name: &str) -> Option<&'static str> {
         .filter(|(edits, near)| *edits <= EDITS_MAX && *edits * 2 < near.len())
         .min()
         .map(|(_, near)| near)
-}
-
-fn written<T: Serialize>(result: &T) -> Answer {
-    serde_json::value::to_raw_value(result).map_err(Error::internal)
 }
 
 fn transaction_of(bytes: &Hex) -> Result<SignedTransaction, Error> {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use crate::error::{Code, Error};
-use crate::methods::Answer;
+use crate::limits::ID_BYTES_MAX;
 
 /// Most calls in a batch.
 pub const BATCH_MAX: usize = 100;
@@ -77,13 +77,19 @@ pub(crate) fn call(raw: &RawValue) -> Result<Call<'_>, NotACall<'_>> {
     if given_id.is_some() && id.is_none() {
         return Err(refuse(None, "`id` is a string, a number or null"));
     }
+    if let Some(id) = id.filter(|id| id.get().len() > ID_BYTES_MAX) {
+        let mut refused = refuse(None, &format!("`id` has more than {ID_BYTES_MAX} bytes"));
+        let error = refused.error.with("expected", ID_BYTES_MAX);
+        refused.error = error.with("received", id.get().len());
+        return Err(refused);
+    }
     if members.more {
         return Err(refuse(id, "the call has too many members"));
     }
     for name in ["jsonrpc", "id", "method", "params"] {
         if members.count(name) > 1 {
             let id = id.filter(|_| name != "id");
-            return Err(refuse(id, &format!("`{name}` stands twice")));
+            return Err(refuse(id, &format!("`{name}` is given twice")));
         }
     }
     if members.get("jsonrpc").and_then(text).as_deref() != Some("2.0") {
@@ -106,28 +112,20 @@ fn refuse<'a>(id: Option<&'a RawValue>, message: &str) -> NotACall<'a> {
     }
 }
 
-/// The text of an answer.
-pub(crate) fn answer(id: &RawValue, answer: &Answer) -> String {
+/// The text of an answer to a request that is refused as a whole.
+pub(crate) fn refusal(error: &Error) -> String {
     #[derive(Serialize)]
-    struct Response<'a> {
+    struct Refusal<'a> {
         jsonrpc: &'static str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        result: Option<&'a RawValue>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        error: Option<&'a Error>,
-        id: &'a RawValue,
+        error: &'a Error,
+        id: (),
     }
-    let (result, error) = match answer {
-        Ok(result) => (Some(result.as_ref()), None),
-        Err(error) => (None, Some(error)),
-    };
-    serde_json::to_string(&Response {
+    let refusal = Refusal {
         jsonrpc: "2.0",
-        result,
         error,
-        id,
-    })
-    .expect("texts, numbers and checked JSON serialize")
+        id: (),
+    };
+    serde_json::to_string(&refusal).expect("texts and numbers serialize")
 }
 
 /// The members of an object, in their order, with repetitions.

@@ -27,7 +27,8 @@ fn waiting() -> String {
 async fn only_post_calls() {
     let server = start().await;
     for method in ["GET", "PUT", "DELETE", "OPTIONS", "PATCH"] {
-        let bytes = format!("{method} /rpc HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        let bytes =
+            format!("{method} /rpc HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         let reply = exchange(server.address, bytes.as_bytes()).await;
         assert_eq!(reply.status, 405, "{method}");
         assert_eq!(reply.header("allow"), Some("POST"));
@@ -67,14 +68,14 @@ async fn a_body_has_a_largest_size() {
     assert_eq!(reply.code(), -32600);
     assert_eq!(reply.json()["error"]["data"]["expected"], HTTP_BODY_MAX);
     // The same without an announced length.
-    let mut chunked = b"POST /rpc HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
+    let mut chunked = b"POST /rpc HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
     chunked.extend_from_slice(format!("{:x}\r\n", body.len()).as_bytes());
     chunked.extend_from_slice(&body);
     chunked.extend_from_slice(b"\r\n0\r\n\r\n");
     assert_eq!(exchange(server.address, &chunked).await.status, 413);
     // A client that asks first is refused before it sends.
     let head = format!(
-        "POST /rpc HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{JSON}expect: 100-continue\r\ncontent-length: {}\r\n\r\n",
+        "POST /rpc HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{JSON}expect: 100-continue\r\ncontent-length: {}\r\n\r\n",
         1_u64 << 40
     );
     assert_eq!(exchange(server.address, head.as_bytes()).await.status, 413);
@@ -94,6 +95,12 @@ async fn health_has_its_own_routes() {
     let ready = get(server.address, "/readyz").await;
     assert_eq!(ready.status, 503);
     assert_eq!(ready.json()["reasons"][0], "catching up: 12 blocks behind");
+    // A node that is stuck says so, or says nothing: neither is alive.
+    server.ledger.live.store(false, Ordering::SeqCst);
+    assert_eq!(get(server.address, "/livez").await.status, 503);
+    server.ledger.silent.store(true, Ordering::SeqCst);
+    let silent = get(server.address, "/livez").await;
+    assert_eq!((silent.status, silent.code()), (503, -32032));
 }
 
 #[tokio::test]
@@ -102,7 +109,7 @@ async fn one_connection_carries_many_requests() {
     let mut stream = TcpStream::connect(server.address).await.expect("connects");
     let request = |close: &str, body: &str| {
         format!(
-            "POST /rpc HTTP/1.1\r\nhost: x\r\n{JSON}{close}content-length: {}\r\n\r\n{body}",
+            "POST /rpc HTTP/1.1\r\nhost: localhost\r\n{JSON}{close}content-length: {}\r\n\r\n{body}",
             body.len()
         )
     };
@@ -129,13 +136,15 @@ async fn a_call_that_takes_too_long_is_answered() {
     assert_eq!((reply.status, reply.code()), (200, -32032));
     assert!(reply.body.contains("no answer within 300 ms"));
     // A body that never comes whole is answered too.
-    let head = format!("POST /rpc HTTP/1.1\r\nhost: x\r\n{JSON}content-length: 10\r\n\r\n{{");
+    let head =
+        format!("POST /rpc HTTP/1.1\r\nhost: localhost\r\n{JSON}content-length: 10\r\n\r\n{{");
     let reply = exchange(server.address, head.as_bytes()).await;
-    assert_eq!((reply.status, reply.code()), (408, -32032));
+    assert_eq!((reply.status, reply.code()), (408, -32034));
     // One that was announced as too long is refused for its length, even if it never comes.
     let announced = HTTP_BODY_MAX + 1;
-    let head =
-        format!("POST /rpc HTTP/1.1\r\nhost: x\r\n{JSON}content-length: {announced}\r\n\r\n{{");
+    let head = format!(
+        "POST /rpc HTTP/1.1\r\nhost: localhost\r\n{JSON}content-length: {announced}\r\n\r\n{{"
+    );
     let reply = exchange(server.address, head.as_bytes()).await;
     assert_eq!((reply.status, reply.code()), (413, -32600));
 }
@@ -160,26 +169,6 @@ async fn requests_beyond_the_limit_are_turned_away() {
 }
 
 #[tokio::test]
-async fn connections_beyond_the_limit_wait_for_their_turn() {
-    let server = start_with(Options {
-        connections_max: 1,
-        ..Options::default()
-    })
-    .await;
-    let first = tokio::spawn(async move { post(server.address, &waiting()).await });
-    server.ledger.waits.notified().await;
-    let mut second = tokio::spawn(async move { post(server.address, HEALTH).await });
-    let early = tokio::time::timeout(Duration::from_millis(300), &mut second).await;
-    assert!(
-        early.is_err(),
-        "the second connection is not served beside the first"
-    );
-    server.ledger.gate.notify_one();
-    assert_eq!(first.await.expect("no panic").status, 200);
-    assert_eq!(second.await.expect("no panic").status, 200);
-}
-
-#[tokio::test]
 async fn shutdown_lets_requests_at_work_end() {
     let server = start().await;
     let address = server.address;
@@ -198,7 +187,7 @@ async fn shutdown_lets_requests_at_work_end() {
 async fn origins_are_refused_unless_allowed() {
     let preflight = |address: SocketAddr, origin: &str| {
         let bytes = format!(
-            "OPTIONS /rpc HTTP/1.1\r\nhost: x\r\nconnection: close\r\norigin: {origin}\r\naccess-control-request-method: POST\r\naccess-control-request-headers: content-type\r\n\r\n"
+            "OPTIONS /rpc HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\norigin: {origin}\r\naccess-control-request-method: POST\r\naccess-control-request-headers: content-type\r\n\r\n"
         );
         async move { exchange(address, bytes.as_bytes()).await }
     };
@@ -227,6 +216,69 @@ async fn origins_are_refused_unless_allowed() {
     assert_eq!(reply.header(ALLOWED), Some("*"));
 }
 
+#[tokio::test]
+async fn a_host_that_is_not_the_nodes_is_refused() {
+    let ask = |address: SocketAddr, head: &str| {
+        let bytes = format!(
+            "{head}\r\nconnection: close\r\n{JSON}content-length: {}\r\n\r\n{HEALTH}",
+            HEALTH.len()
+        );
+        async move { exchange(address, bytes.as_bytes()).await }
+    };
+    let server = start_with(Options {
+        allowed_origins: vec!["*".into()],
+        allowed_hosts: vec!["node.example.org".into()],
+        ..Options::default()
+    })
+    .await;
+    for good in [
+        "localhost",
+        "127.0.0.1:26650",
+        "[::1]",
+        "node.example.org:80",
+    ] {
+        let reply = ask(
+            server.address,
+            &format!("POST /rpc HTTP/1.1\r\nhost: {good}"),
+        )
+        .await;
+        assert_eq!(reply.status, 200, "{good}");
+    }
+    let reply = ask(
+        server.address,
+        "POST /rpc HTTP/1.1\r\nhost: evil.example:26650",
+    )
+    .await;
+    assert_eq!((reply.status, reply.code()), (403, -32035));
+    assert_eq!(
+        reply.json()["error"]["data"]["received"],
+        "evil.example:26650"
+    );
+    assert_eq!(reply.header("access-control-allow-origin"), None);
+    let reply = ask(
+        server.address,
+        "POST http://evil.example/rpc HTTP/1.1\r\nhost: localhost",
+    )
+    .await;
+    assert_eq!((reply.status, reply.code()), (403, -32035));
+    // Neither the other routes nor a preflight are answered.
+    for head in [
+        "GET /livez HTTP/1.1",
+        "GET /readyz HTTP/1.1",
+        "OPTIONS /rpc HTTP/1.1",
+    ] {
+        let reply = ask(server.address, &format!("{head}\r\nhost: evil.example")).await;
+        assert_eq!((reply.status, reply.code()), (403, -32035), "{head}");
+    }
+    for head in [
+        "POST /rpc HTTP/1.1\r\nx: y",
+        "POST /rpc HTTP/1.1\r\nhost: a\r\nhost: localhost",
+    ] {
+        let reply = ask(server.address, head).await;
+        assert_eq!((reply.status, reply.code()), (400, -32600), "{head}");
+    }
+}
+
 async fn bind(address: SocketAddr, options: Options) -> Result<Server, StartError> {
     let ledger = Arc::new(Ledger::new());
     let ports = Ports {
@@ -251,6 +303,20 @@ async fn a_port_in_use_is_said_plainly() {
         .err()
         .expect("not ours");
     assert!(matches!(error, StartError::Listen { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_wrong_host_stops_the_start() {
+    for host in ["", "https://example.org", "example.org:80", "Example.org"] {
+        let options = Options {
+            allowed_hosts: vec![host.into()],
+            ..Options::default()
+        };
+        let error = bind(SocketAddr::from(([127, 0, 0, 1], 0)), options)
+            .await
+            .err();
+        assert!(matches!(error, Some(StartError::Host { .. })), "{host}");
+    }
 }
 
 #[tokio::test]

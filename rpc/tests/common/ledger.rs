@@ -1,7 +1,7 @@
 //! The ledger: one block with a transfer and a failed transfer, a final task and an open one.
 
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use proofmill_chain::codec;
@@ -40,6 +40,9 @@ pub(crate) struct Ledger {
     pub(crate) block: Arc<Block>,
     pub(crate) tasks: Vec<Task>,
     pub(crate) ready: AtomicBool,
+    pub(crate) live: AtomicBool,
+    /// Whether health is never known.
+    pub(crate) silent: AtomicBool,
     pub(crate) pending: Mutex<Vec<SignedTransaction>>,
     /// How many calls of `account_get` came through.
     pub(crate) account_calls: AtomicU64,
@@ -60,6 +63,8 @@ impl Ledger {
             block,
             tasks: vec![open, finished],
             ready: AtomicBool::new(true),
+            live: AtomicBool::new(true),
+            silent: AtomicBool::new(false),
             pending: Mutex::default(),
             account_calls: AtomicU64::new(0),
             waits: Notify::new(),
@@ -146,8 +151,11 @@ impl Query for Ledger {
             true => Vec::new(),
             false => vec!["catching up: 12 blocks behind".into()],
         };
+        if self.silent.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         Ok(NodeHealth {
-            live: true,
+            live: self.live.load(Ordering::SeqCst),
             ready,
             reasons,
             head_age_ms: 700,

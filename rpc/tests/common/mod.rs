@@ -7,7 +7,7 @@ mod sample;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use proofmill_rpc::http::{Options, Server};
+use proofmill_rpc::http::{Options, Server, Usage};
 use proofmill_rpc::port::Ports;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -22,6 +22,7 @@ pub(crate) use sample::key;
 pub(crate) struct Running {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) address: SocketAddr,
+    pub(crate) usage: Usage,
     pub(crate) stop: oneshot::Sender<()>,
     pub(crate) served: JoinHandle<std::io::Result<()>>,
 }
@@ -41,6 +42,7 @@ pub(crate) async fn start_over(ledger: Ledger, options: Options) -> Running {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let server = Server::bind(any, ports, options).await.expect("a port");
     let address = server.address();
+    let usage = server.usage();
     let (stop, stopped) = oneshot::channel();
     let served = tokio::spawn(server.serve(async move {
         stopped.await.ok();
@@ -48,6 +50,7 @@ pub(crate) async fn start_over(ledger: Ledger, options: Options) -> Running {
     Running {
         ledger,
         address,
+        usage,
         stop,
         served,
     }
@@ -89,17 +92,18 @@ pub(crate) async fn exchange(address: SocketAddr, bytes: &[u8]) -> Reply {
     stream.write_all(bytes).await.expect("the request is taken");
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.expect("an answer");
-    let answer = String::from_utf8(answer).expect("text");
-    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
-    let status = head
-        .split(' ')
-        .nth(1)
-        .and_then(|status| status.parse().ok());
-    Reply {
-        status: status.expect("a status"),
+    reply_of(&answer).expect("a head and a status")
+}
+
+/// The reply in these bytes, if they are one.
+pub(crate) fn reply_of(bytes: &[u8]) -> Option<Reply> {
+    let answer = std::str::from_utf8(bytes).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some(Reply {
+        status: head.split(' ').nth(1)?.parse().ok()?,
         head: head.into(),
         body: body.into(),
-    }
+    })
 }
 
 /// Posts a body with these additional header lines, each with its line end.
