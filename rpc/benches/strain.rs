@@ -292,7 +292,7 @@ async fn gather(crowd: &str, address: SocketAddr) {
     }
     if crowd == "one-address" {
         for _ in 0..1_024 {
-            let from = Ipv4Addr::LOCALHOST;
+            let from = Ipv4Addr::new(127, 0, 4, 1);
             tokio::spawn(slow_head(
                 from,
                 address,

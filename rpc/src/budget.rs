@@ -52,7 +52,16 @@ impl Budget {
 
     /// A slot for a request. When none is free the slowest reader of an answer loses its own.
     pub(crate) async fn slot(&self, place: &Arc<Place>) -> Result<Arc<Slot>, Error> {
-        let held = self.take(&self.slots).await.ok_or_else(|| {
+        let slots = || Arc::clone(&self.slots);
+        let held = match slots().try_acquire_owned() {
+            Ok(held) => Some(held),
+            Err(_) if self.connections.cut_slowest_reader() => {
+                let freed = timeout(CLIENT_AWAITED_MIN, slots().acquire_owned()).await;
+                freed.ok().and_then(Result::ok)
+            }
+            Err(_) => None,
+        };
+        let held = held.ok_or_else(|| {
             overloaded("the node serves as many requests as it may").with("most", self.requests_max)
         })?;
         Ok(Slot::new(Arc::clone(place), held))
@@ -68,10 +77,12 @@ impl Budget {
         if answers.is_large() {
             return Ok(());
         }
-        let bulk = self.take(&self.bulk_slots).await.ok_or_else(|| {
-            overloaded("the node serves as many requests with large answers as it may")
-                .with("most", self.requests_max.div_ceil(2))
-        })?;
+        // Refused at once: who waited here would hold a slot that others could use.
+        let Ok(bulk) = Arc::clone(&self.bulk_slots).try_acquire_owned() else {
+            self.connections.cut_slowest_reader();
+            let error = overloaded("the node serves as many requests with large answers as it may");
+            return Err(error.with("most", self.requests_max.div_ceil(2)));
+        };
         let bytes = u32::try_from(ANSWER_BYTES_MAX).expect("32 MiB");
         let mut share = Box::pin(Arc::clone(&self.answers).acquire_many_owned(bytes));
         let mut patience = Duration::ZERO;
@@ -111,18 +122,6 @@ impl Budget {
             Ok(Err(_)) => Err(Error::internal("the places for calls are closed")),
             Err(_) => Err(overloaded("too many calls that read blocks are at work")),
         }
-    }
-
-    /// A permit, if there is one or the slowest reader of an answer can be made to give one back.
-    async fn take(&self, permits: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
-        if let Ok(permit) = Arc::clone(permits).try_acquire_owned() {
-            return Some(permit);
-        }
-        if !self.connections.cut_slowest_reader() {
-            return None;
-        }
-        let freed = timeout(CLIENT_AWAITED_MIN, Arc::clone(permits).acquire_owned()).await;
-        freed.ok()?.ok()
     }
 
     /// Slots in use.
