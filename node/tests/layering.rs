@@ -10,12 +10,16 @@ use toml::{Table, Value};
 /// Every member and the members it may use, in what it ships and in its tests.
 /// Nothing uses `benches`.
 const ARROWS: &[(&str, &[&str])] = &[
-    ("benches", &["chain", "compute", "consensus", "rpc", "node"]),
+    (
+        "benches",
+        &["chain", "compute", "signer", "consensus", "rpc", "node"],
+    ),
     ("chain", &[]),
     ("compute", &[]),
-    ("consensus", &["chain"]),
-    ("node", &["chain", "compute", "consensus", "rpc"]),
+    ("consensus", &["chain", "signer"]),
+    ("node", &["chain", "compute", "signer", "consensus", "rpc"]),
     ("rpc", &["chain"]),
+    ("signer", &["chain"]),
 ];
 
 /// All that a pure crate may ship with: none of these opens a file or a socket, or reads a clock or the
@@ -89,6 +93,7 @@ const TOP_LEVEL: &[&str] = &[
     "genesis.json",
     "node",
     "rpc",
+    "signer",
 ];
 
 /// The pure part of `consensus`, and what its sources may not name: whatever waits, reads a clock or
