@@ -10,8 +10,9 @@ use proofmill_chain::types::hash::Signature;
 use proofmill_chain::types::units::{Height, Round};
 use proofmill_consensus::UndecidedProposal;
 use proofmill_consensus::core::{
-    ANNOUNCEMENTS_PER_TURN_MAX, Answer, CLOCK_DRIFT_MS_MAX, COLLECTED_BLOCKS_MAX, Command, Event,
-    PART_BYTES, Stored, SyncOutcome, Timer, WAITING_BLOCKS_MAX, WAITING_PER_VALIDATOR_MAX, split,
+    ANNOUNCEMENTS_PER_TURN_MAX, Announcement, Answer, CLOCK_DRIFT_MS_MAX, COLLECTED_BLOCKS_MAX,
+    Command, Event, PART_BYTES, Stored, SyncOutcome, Timer, WAITING_BLOCKS_MAX,
+    WAITING_PER_VALIDATOR_MAX, split,
 };
 
 /// A block of height 1 that somebody else built, with its round begun.
@@ -50,6 +51,53 @@ fn junk_under_an_honest_hash_is_its_senders_fault_and_says_nothing_of_the_block(
         _ => None,
     });
     assert_eq!(committed, Some(block.bytes()));
+}
+
+#[test]
+fn what_is_sent_again_carries_the_signature_that_belongs_to_it() {
+    let round = round_of_others(1, 1);
+    let block = Block::new(1, round);
+    let plain = block.announced_in(round);
+    let again = |change: &dyn Fn(&mut Announcement)| {
+        let (mut announcement, _) = plain;
+        change(&mut announcement);
+        (announcement, sign(block.proposer, &announcement))
+    };
+    // One block twice in a round, and once with a size that it does not have.
+    let locked = again(&|announcement| announcement.pol_round = Some(Round::default()));
+    let longer = again(&|announcement| announcement.size += 1);
+    for [first, second] in [
+        [plain, locked],
+        [locked, plain],
+        [plain, longer],
+        [longer, plain],
+    ] {
+        let mut rig = Rig::new();
+        rig.start_round(1, round);
+        rig.stream(&peer(1), first, &block.bytes());
+        rig.stream(&peer(2), plain, &block.bytes());
+        rig.stream(&peer(3), second, &block.bytes());
+        rig.take(Event::RestreamWanted {
+            height: Height::new(1),
+            round: Round::new(round),
+            pol_round: None,
+            proposer: plain.0.proposer,
+            block: block.hash(),
+        });
+        let sent = rig.log.iter().filter_map(|command| match command {
+            Command::Publish {
+                announcement,
+                signature,
+                ..
+            } => Some((*announcement, *signature)),
+            _ => None,
+        });
+        let sent: Vec<_> = sent.collect();
+        assert_eq!(sent.len(), 1, "{first:?} {second:?}");
+        for (announcement, signature) in sent {
+            assert_eq!(signature, sign(block.proposer, &announcement));
+        }
+    }
 }
 
 #[test]

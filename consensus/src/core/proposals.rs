@@ -93,7 +93,11 @@ impl Proposals {
         });
         match same {
             Some(old) => {
-                old.signature = turn.signature.or(old.signature);
+                // The signature covers the round of the proof of lock, so the two stay together.
+                if old.signature.is_none() {
+                    old.signature = turn.signature;
+                    old.pol_round = turn.pol_round;
+                }
                 old.delivered |= turn.delivered;
             }
             None => turns.push(turn),

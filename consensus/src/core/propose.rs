@@ -248,7 +248,11 @@ impl Core {
             return;
         };
         announcement.size = size;
+        let others = announcement.proposer != self.config.me;
         match signature {
+            // Its proposer announced the block with another size: whoever sent that on would be
+            // blamed for it.
+            Some(signature) if others && !self.is_signed(&announcement, &signature) => {}
             Some(signature) => self.order(Command::Publish {
                 announcement,
                 signature,

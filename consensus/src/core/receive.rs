@@ -118,17 +118,21 @@ impl Core {
         if !self.announced.has_room(announcement, turn_known) {
             return Err(Refusal::Dropped);
         }
-        let message = announcement_bytes(&self.config.chain, announcement);
-        let signed = verify(&Item {
-            key: proposer.as_bytes(),
-            message: &message,
-            signature: signature.as_bytes(),
-        });
-        if signed {
+        if self.is_signed(announcement, signature) {
             Ok(())
         } else {
             Err(Refusal::Offence("forged an announcement"))
         }
+    }
+
+    /// Whether an announcement carries its proposer's signature.
+    pub(super) fn is_signed(&self, announcement: &Announcement, signature: &Signature) -> bool {
+        let message = announcement_bytes(&self.config.chain, announcement);
+        verify(&Item {
+            key: announcement.proposer.as_bytes(),
+            message: &message,
+            signature: signature.as_bytes(),
+        })
     }
 
     /// Whether it is the proposer's turn; as long as the height's validators are unknown, whether
