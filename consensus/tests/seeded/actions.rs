@@ -133,6 +133,7 @@ impl Node {
 
     pub(crate) fn publish(&mut self, message: SignedConsensusMsg<Chain>, out: &mut Outside<'_>) {
         if *message.signature() == keyed::REFUSED {
+            out.observed.count("refused signatures");
             return;
         }
         out.observed.signed(self.index, &message);

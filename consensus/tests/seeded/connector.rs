@@ -181,6 +181,7 @@ impl Node {
             }
             Command::StopWaiting => process.paces += 1,
             Command::SetTimer { after, .. } => {
+                out.observed.count("waits for early blocks");
                 process.timers += 1;
                 let after = u64::try_from(after.as_micros()).expect("a short time");
                 out.later.push((after, Later::CoreTimer(process.timers)));
@@ -252,6 +253,7 @@ impl Node {
             ) => {
                 match outcome {
                     SyncOutcome::Valid(proposed) if proposed.block == block => {
+                        out.observed.count("synced blocks");
                         let value = ProposedValue {
                             round: round_or_nil(Some(round)),
                             ..value_of(&proposed)
@@ -261,7 +263,10 @@ impl Node {
                             .input(Input::ProposedValue(value, ValueOrigin::Sync));
                     }
                     SyncOutcome::OurFault => process.sync.failed(height, false),
-                    _ => process.sync.failed(height, true),
+                    _ => {
+                        out.observed.count("synced junk");
+                        process.sync.failed(height, true);
+                    }
                 }
                 self.request(out);
             }

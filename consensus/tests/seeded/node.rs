@@ -172,6 +172,11 @@ impl Node {
             }
         };
         out.observed.note(|| format!("starts at {next}: {plan:?}"));
+        match plan {
+            signer::Plan::Continue { lock: Some(_) } => out.observed.count("starts with a lock"),
+            signer::Plan::Follow { .. } => out.observed.count("starts without signing"),
+            _ => {}
+        }
         let (lock, follows_until) = match plan {
             signer::Plan::Begin => {
                 // The log of a height in which nothing was signed is of no use.
@@ -331,6 +336,7 @@ impl Node {
                     // The guard had answered with what it had signed before; its record takes the
                     // place of the log.
                     out.observed.note(|| error.to_string());
+                    out.observed.count("logs set aside");
                     self.disk.log = crate::engine::Log::default();
                     return Some(Ended::Restarts);
                 }

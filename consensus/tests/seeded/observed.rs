@@ -35,7 +35,8 @@ pub(crate) struct Observed {
     at: (u64, usize),
     /// The highest round that began anywhere.
     pub(crate) rounds: Round,
-    pub(crate) offences: u64,
+    /// How often what happened.
+    pub(crate) counts: BTreeMap<&'static str, u64>,
 }
 
 impl Observed {
@@ -49,7 +50,7 @@ impl Observed {
             trace: if traced { Some(Vec::new()) } else { None },
             at: (0, 0),
             rounds: Round::new(0),
-            offences: 0,
+            counts: BTreeMap::new(),
         }
     }
 
@@ -77,13 +78,18 @@ impl Observed {
         self.violation.get_or_insert(what);
     }
 
+    /// Counts something that a run is meant to bring about.
+    pub(crate) fn count(&mut self, what: &'static str) {
+        *self.counts.entry(what).or_default() += 1;
+    }
+
     pub(crate) fn round(&mut self, round: Round) {
         self.rounds = self.rounds.max(round);
     }
 
     /// An honest node blames only dishonest ones.
     pub(crate) fn penalised(&mut self, by: usize, peer: usize, reason: &str) {
-        self.offences += 1;
+        self.count("offences seen");
         self.note(|| format!("penalises {peer}: {reason}"));
         if self.honest[by] && self.honest[peer] {
             self.violation(format!("node {by} penalises honest node {peer}: {reason}"));

@@ -177,7 +177,7 @@ impl Plan {
                     Damage::None,
                 ])
             } else {
-                Damage::None
+                random.pick(&[Damage::None, Damage::None, Damage::PowerLost])
             };
             let down = random.pick(&[1_000, 200_000, 1_000_000, 5_000_000]);
             let fault = Fault::Crash {

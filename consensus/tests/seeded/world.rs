@@ -49,6 +49,8 @@ pub(crate) struct Outcome {
     /// What went wrong.
     pub(crate) violation: Option<String>,
     pub(crate) trace: Vec<String>,
+    /// How often what happened.
+    pub(crate) counts: BTreeMap<&'static str, u64>,
     pub(crate) heights: u64,
     pub(crate) events: u64,
     /// The highest round.
@@ -85,6 +87,7 @@ pub(crate) fn run(seed: u64, undo: &Undo, traced: bool) -> Outcome {
         events: world.events,
         rounds: world.observed.rounds,
         trace: world.observed.trace(),
+        counts: std::mem::take(&mut world.observed.counts),
         violation: world.observed.violation,
     }
 }
@@ -292,6 +295,11 @@ impl World {
         };
         self.observed
             .note(|| format!("{ended:?} {damage:?} for {down}"));
+        self.observed.count(match (ended, damage) {
+            (Ended::Restarts, _) => "restarts in order to sign",
+            (Ended::Crashed, Damage::None) => "kills",
+            (Ended::Crashed, _) => "kills with damage",
+        });
         node.crash();
         node.incarnation += 1;
         node.disk.damage(damage, &mut self.random);
