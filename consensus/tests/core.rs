@@ -322,6 +322,69 @@ fn nothing_is_collected_before_turn_and_signature_are_checked() {
 }
 
 #[test]
+fn parts_in_any_order_make_the_block() {
+    let (_, block) = rig_and_block();
+    let without_body = block.bytes().len() - block.body.len();
+    for length in [
+        without_body + 1,
+        PART_BYTES,
+        PART_BYTES + 1,
+        3 * PART_BYTES - 5,
+    ] {
+        for reversed in [false, true] {
+            let (mut rig, mut block) = rig_and_block();
+            block.body = (0..=250).cycle().take(length - without_body).collect();
+            let (announcement, signature) = block.announced_in(block.round);
+            let mut parts = split(&announcement, signature, &block.bytes());
+            assert_eq!(parts.len(), 1 + length.div_ceil(PART_BYTES));
+            if reversed {
+                parts.reverse();
+            }
+            let last = parts.split_off(parts.len() - 1);
+            rig.parts(&peer(1), parts);
+            assert!(rig.judged.is_empty());
+            rig.parts(&peer(1), last);
+            assert!(rig.was_handed(&block, true));
+            assert_eq!(rig.core.bytes_held(), block.bytes().len());
+        }
+    }
+}
+
+#[test]
+fn parts_of_two_publishers_do_not_mix() {
+    let (mut rig, mut block) = rig_and_block();
+    block.body = vec![5; 2 * PART_BYTES];
+    let (announcement, signature) = block.announced_in(block.round);
+    for (index, part) in split(&announcement, signature, &block.bytes())
+        .into_iter()
+        .enumerate()
+    {
+        let from = peer(u8::from(index == 1));
+        rig.parts(&from, vec![part]);
+    }
+    assert!(rig.judged.is_empty() && rig.penalised.is_empty());
+}
+
+#[test]
+fn a_stream_that_contradicts_its_announcement_is_its_publishers_fault() {
+    let (mut rig, mut block) = rig_and_block();
+    block.body = vec![5; PART_BYTES];
+    let (announcement, _) = block.announced_in(block.round);
+    let mut shorter = announcement;
+    shorter.size -= 1;
+    let signature = sign(block.proposer, &shorter);
+    rig.stream(&peer(1), (shorter, signature), &block.bytes());
+    let mut foreign = split(&shorter, signature, &block.bytes());
+    foreign[0].stream = announcement.stream();
+    foreign.truncate(1);
+    rig.parts(&peer(2), foreign);
+    let height = Height::new(1);
+    assert_eq!(rig.penalised, [(peer(1), height), (peer(2), height)]);
+    assert!(rig.judged.is_empty());
+    assert_eq!(rig.core.bytes_held(), 0);
+}
+
+#[test]
 fn what_strangers_send_without_an_announcement_is_bounded() {
     let (mut rig, block) = rig_and_block();
     let mut whole = split(
