@@ -2,8 +2,9 @@
 //!
 //! The tree over n leaves splits at the largest power of two below n, so the place of a leaf and
 //! the number of leaves fix the length of its path and every turn of it. A leaf and an inner node
-//! are hashed under different tags and neither can pass for the other; the empty list has the
-//! root [`Hash::ZERO`], which is the hash of nothing.
+//! are hashed under different tags and neither can pass for the other. A list's root is a hash over the
+//! number of leaves and the hash at the top of the tree ([`Hash::ZERO`] for no leaves), so that it
+//! commits to the length too.
 //!
 //! ```
 //! use proofmill_chain::merkle;
@@ -24,6 +25,7 @@ use crate::crypto::sha256::{Block, Engine, LANES, Prefix};
 use crate::types::hash::Hash;
 
 const LEAF_TAG: &str = "proofmill/merkle-leaf/v1";
+const LIST_TAG: &str = "proofmill/merkle-list/v1";
 const INNER_TAG: &str = "proofmill/merkle-inner/v1";
 /// Leaves, or pairs of nodes, that one thread hashes before the work is split.
 const LEAVES_PER_THREAD: usize = 256;
@@ -139,7 +141,7 @@ impl Proof {
             at >>= 1;
             last >>= 1;
         }
-        last == 0 && node == *root
+        last == 0 && list_hash(count, &node) == *root
     }
 
     /// The siblings, lowest first.
@@ -165,11 +167,17 @@ fn root_by<T: AsRef<[u8]> + Sync>(engine: Engine, leaves: &[T]) -> Hash {
 }
 
 fn root_of_hashes_by(engine: Engine, leaves: Vec<Hash>) -> Hash {
+    let count = leaves.len() as u64;
     let mut level = leaves;
     while level.len() > 1 {
         level = level_above(engine, &level);
     }
-    level.first().copied().unwrap_or(Hash::ZERO)
+    list_hash(count, level.first().unwrap_or(&Hash::ZERO))
+}
+
+/// A list's root: its length and the top of its tree.
+fn list_hash(count: u64, top: &Hash) -> Hash {
+    Hash::of(LIST_TAG, &[&count.to_le_bytes(), top.as_bytes()])
 }
 
 fn leaf_hashes<T: AsRef<[u8]> + Sync>(engine: Engine, leaves: &[T]) -> Vec<Hash> {
@@ -221,7 +229,7 @@ fn inner_blocks([left, right]: &[Hash; 2]) -> [Block; 2] {
 
 #[cfg(test)]
 mod tests {
-    use super::{LEAVES_PER_THREAD, inner_blocks, inner_hash, leaf_hash, root_by};
+    use super::{LEAVES_PER_THREAD, inner_blocks, inner_hash, leaf_hash, list_hash, root_by};
     use crate::crypto::sha256::Engine;
     use crate::types::hash::Hash;
 
@@ -249,7 +257,8 @@ mod tests {
                     })
                     .collect();
             }
-            let expected = level.first().copied().unwrap_or(Hash::ZERO);
+            let top = level.first().copied().unwrap_or(Hash::ZERO);
+            let expected = list_hash(leaves.len() as u64, &top);
             for engine in Engine::each() {
                 assert_eq!(root_by(engine, &leaves), expected, "{count}, {engine:?}");
             }

@@ -7,7 +7,14 @@ use proptest::collection::vec;
 use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 use proptest::sample::Index;
 
-/// The definition, word for word.
+/// A list's root: its length and the top of its tree.
+fn naive_root(leaves: &[Vec<u8>]) -> Hash {
+    let count = (leaves.len() as u64).to_le_bytes();
+    let top = naive(leaves);
+    Hash::of("proofmill/merkle-list/v1", &[&count, top.as_bytes()])
+}
+
+/// The tree's definition, word for word.
 fn naive(leaves: &[Vec<u8>]) -> Hash {
     match leaves {
         [] => Hash::ZERO,
@@ -36,7 +43,7 @@ fn numbered(count: usize) -> Vec<Vec<u8>> {
 fn root_is_the_definition_for_every_small_count_and_a_large_one() {
     for count in (0..130).chain([5000]) {
         let leaves = numbered(count);
-        assert_eq!(merkle::root(&leaves), naive(&leaves), "{count} leaves");
+        assert_eq!(merkle::root(&leaves), naive_root(&leaves), "{count} leaves");
     }
 }
 
@@ -60,6 +67,29 @@ fn every_leaf_of_every_small_tree_has_a_proof_for_its_place_only() {
 }
 
 #[test]
+fn a_root_commits_to_the_number_of_leaves() {
+    // The last leaf of two and the last of three have the same siblings up to the top of the tree of
+    // two, whose proof for a longer list would otherwise verify under the same root.
+    let leaves = numbered(5);
+    let root = merkle::root(&leaves);
+    let proof = merkle::prove(&leaves, 4).expect("the leaf exists");
+    assert_eq!(
+        proof.siblings().len(),
+        1,
+        "the last of five hangs below the top"
+    );
+    assert!(proof.verify(&root, 4, 5, &leaves[4]));
+    // The path of the second of two, and of the third of three, has one sibling as well.
+    for (index, count) in [(1, 2), (2, 3), (8, 9), (16, 17)] {
+        assert!(
+            !proof.verify(&root, index, count, &leaves[4]),
+            "{index} of {count}"
+        );
+    }
+    assert_ne!(merkle::root::<Vec<u8>>(&[]), Hash::ZERO);
+}
+
+#[test]
 fn an_inner_node_does_not_pass_for_a_leaf() {
     let leaves = numbered(4);
     let root = merkle::root(&leaves);
@@ -80,12 +110,15 @@ proptest! {
         bit in 0_u32..8,
     ) {
         let root = merkle::root(&leaves);
-        prop_assert_eq!(root, naive(&leaves));
+        prop_assert_eq!(root, naive_root(&leaves));
         let index = place.index(leaves.len());
         let leaf = &leaves[index];
         let proof = merkle::prove(&leaves, index).expect("the leaf exists");
         let whole = leaves.len() as u64;
         prop_assert!(proof.verify(&root, index as u64, whole, leaf));
+        for other in (0..2 * whole + 2).filter(|other| *other != whole) {
+            prop_assert!(!proof.verify(&root, index as u64, other, leaf), "as one of {}", other);
+        }
 
         let mut other = leaf.clone();
         other.push(0);
