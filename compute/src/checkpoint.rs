@@ -145,7 +145,7 @@ impl Checkpoint {
     pub fn hash(&self, end: Option<&End>) -> [u8; 32] {
         let mut bytes = Vec::with_capacity(128 + self.globals.len() * 17);
         bytes.extend_from_slice(&self.program);
-        bytes.extend_from_slice(&crate::INSTRUMENTER_VERSION.to_le_bytes());
+        bytes.extend_from_slice(&crate::MACHINE_VERSION.to_le_bytes());
         bytes.extend_from_slice(&self.step.to_le_bytes());
         bytes.extend_from_slice(&self.memory_pages.to_le_bytes());
         bytes.extend_from_slice(&(self.globals.len() as u64).to_le_bytes());

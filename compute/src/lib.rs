@@ -50,8 +50,9 @@ pub use instance::{Entry, Fault, GlobalKind, GlobalValue, Instance};
 pub use machine::{Machine, MachineError, Outcome, RunLimits, Status, TrapKind};
 pub use program::{ModuleLimits, Program, ProgramError, ProgramInfo};
 
-/// Version of the instrumenter and of the cost table; part of consensus and of every checkpoint.
-pub const INSTRUMENTER_VERSION: u32 = 1;
+/// Version of the machine: what it accepts, the instrumenter and the cost table. Part of consensus and of
+/// every checkpoint.
+pub const MACHINE_VERSION: u32 = 1;
 
 /// Bytes in a page of WebAssembly memory.
 pub const MEMORY_PAGE_BYTES: usize = 65_536;

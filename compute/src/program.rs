@@ -112,10 +112,11 @@ impl Program {
         })
     }
 
-    /// Content address of a module: SHA-256 over the tag `proofmill/program/v1` and the bytes.
+    /// Content address of a module: SHA-256 over the tag `proofmill/blob/v1` and the bytes,
+    /// as for everything else that the chain stores by its content.
     #[must_use]
     pub fn hash_of(module: &[u8]) -> [u8; 32] {
-        hash("proofmill/program/v1", &[module])
+        hash("proofmill/blob/v1", &[module])
     }
 
     /// Content address of the module this program was loaded from.

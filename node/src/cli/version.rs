@@ -57,7 +57,7 @@ pub fn run(_: Args, global: &Global) -> anyhow::Result<()> {
         home_genesis_hash,
         protocols: Protocols {
             chain: 1,
-            instrumenter: proofmill_compute::INSTRUMENTER_VERSION,
+            instrumenter: proofmill_compute::MACHINE_VERSION,
             json_rpc: "2.0",
             key_file: keys::VERSION,
         },
