@@ -71,7 +71,7 @@ pub fn build(
         context.state,
         BlockContext {
             genesis: context.genesis,
-            params: context.params,
+            params: context.rules.params(),
             height,
             time_ms,
             beacon_output: &beacon_output,
@@ -81,6 +81,7 @@ pub fn build(
     )?;
     let mut block = Block {
         header: Header {
+            version: context.rules.version(),
             chain: *context.genesis,
             height,
             round,
@@ -95,8 +96,8 @@ pub fn build(
             state_root: Hash::ZERO,
             validators_hash: validators.hash(),
             next_validators_hash: validators.hash(),
-            params_hash: context.params.hash(),
-            base_fee: context.params.base_fee,
+            params_hash: context.rules.params_hash(),
+            base_fee: context.rules.params().base_fee,
             beacon_output: VrfOutput::new([0; 64]),
             beacon_proof: VrfProof::new([0; 80]),
             last_certificate_hash: candidates
@@ -157,7 +158,7 @@ struct Room {
 
 impl Room {
     fn of(context: &Context<'_>, block: &Block) -> Self {
-        let params = context.params;
+        let params = context.rules.params();
         Self {
             bytes: (params.block_bytes_max as usize).saturating_sub(codec::encode(block).len()),
             transactions: params.block_transactions_max as usize,
@@ -218,6 +219,7 @@ fn include_transactions(
     accounts: &Accounts,
 ) -> Result<Vec<(Hash, Inadmissible)>, StateError> {
     let mut refused = Vec::new();
+    let machine_version = context.rules.params().machine_version;
     for (candidate, signed) in candidates.into_iter().enumerate() {
         let length = codec::encode(&signed).len();
         let module = match &signed.transaction.action {
@@ -235,7 +237,7 @@ fn include_transactions(
             signed: &signed,
             id: signed.transaction.id(context.genesis),
             bytes: length,
-            program: judge(&signed, context.machine),
+            program: judge(&signed, context.machine, machine_version),
             slots: accounts.slots(candidate),
         };
         match executor.transaction(&prepared)? {

@@ -1,5 +1,7 @@
 //! Rules that need no state, one function per rule.
 
+use serde::Serialize;
+
 use crate::codec;
 use crate::crypto::verify::{KeyError, admit_encoding, admit_key};
 use crate::merkle;
@@ -8,7 +10,7 @@ use crate::types::hash::{AccountId, Blob, Hash};
 use crate::types::params::Params;
 use crate::types::task::{
     AttestationMessage, INPUT_BYTES_MAX, OUTPUT_BYTES_MAX, PROGRAM_BYTES_MAX, Requirements,
-    Statement, TaskSpec,
+    SignedAttestation, Statement, TaskSpec,
 };
 use crate::types::transaction::{Action, SignedTransaction, TRANSACTION_BYTES_MAX, Transaction};
 use crate::types::units::{Amount, Gas};
@@ -196,7 +198,7 @@ fn check_blob(
     )
 }
 
-fn check_terms(terms: &WorkerTerms) -> Result<(), TransactionError> {
+pub(crate) fn check_terms(terms: &WorkerTerms) -> Result<(), TransactionError> {
     require(
         terms.gas_limit_max > Gas::ZERO,
         "terms.gas_limit_max",
@@ -353,6 +355,16 @@ fn check_outputs(outputs: &[Blob]) -> Result<(), BlockCheckError> {
     }
 }
 
+/// A leaf under the attestations' root. Its kind is encoded first, so that an attestation never reads as
+/// an output, nor an output as an attestation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum AttestationLeaf<'a> {
+    /// An attestation.
+    Attestation(&'a SignedAttestation),
+    /// The bytes of an output.
+    Output(&'a Blob),
+}
+
 /// The roots of the lists that a block carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Roots {
@@ -360,7 +372,7 @@ pub struct Roots {
     pub transactions: Hash,
     /// Of the assignments.
     pub assignments: Hash,
-    /// Of the attestations, then the outputs.
+    /// Of the attestations, then the outputs, each an [`AttestationLeaf`].
     pub attestations: Hash,
     /// Of the evidence: there is none.
     pub evidence: Hash,
@@ -376,12 +388,13 @@ impl Roots {
     /// Computes the others beside the transactions' root.
     #[must_use]
     pub fn beside(transactions: Hash, block: &Block) -> Self {
-        let mut attestations: Vec<_> = block.attestations.iter().map(codec::encode).collect();
-        attestations.extend(block.outputs.iter().map(codec::encode));
+        let attestations = block.attestations.iter().map(AttestationLeaf::Attestation);
+        let outputs = block.outputs.iter().map(AttestationLeaf::Output);
+        let leaves: Vec<_> = attestations.chain(outputs).collect();
         Self {
             transactions,
             assignments: merkle::root_of_values(&block.assignments),
-            attestations: merkle::root(&attestations),
+            attestations: merkle::root_of_values(&leaves),
             evidence: merkle::root::<Vec<u8>>(&[]),
         }
     }

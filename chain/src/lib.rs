@@ -18,3 +18,4 @@ pub mod state;
 pub mod task;
 pub mod tree;
 pub mod types;
+pub mod upgrades;

@@ -1,5 +1,7 @@
 //! The machine, as far as the chain must know it: whether bytes are a program.
 
+use crate::types::units::MachineVersion;
+
 /// What the chain keeps of a valid program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProgramFacts {
@@ -9,11 +11,13 @@ pub struct ProgramFacts {
     pub memory_pages_max: u32,
 }
 
-/// Judges modules. The verdict is a function of the bytes alone and the same on every node.
+/// Judges modules. The verdict is a function of the version and the bytes alone and the same on every
+/// node.
 pub trait Machine: Sync {
-    /// What the chain keeps of a module that is a program.
+    /// What the chain keeps of a module that is a program for this version of the machine. A node never
+    /// follows rules with a version that its machine does not know.
     ///
     /// # Errors
     /// The code of the rule that the module breaks.
-    fn judge(&self, module: &[u8]) -> Result<ProgramFacts, u16>;
+    fn judge(&self, version: MachineVersion, module: &[u8]) -> Result<ProgramFacts, u16>;
 }

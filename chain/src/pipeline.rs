@@ -39,20 +39,20 @@ use crate::state::accounts::Accounts;
 use crate::state::overlay::WriteSet;
 use crate::state::reader::StateReader;
 use crate::tree::{Change, LeafValue, Patch, Tree};
-use crate::types::block::Block;
+use crate::types::block::{Block, version_of};
 use crate::types::hash::{AccountId, Hash};
-use crate::types::params::Params;
 use crate::types::transaction::{Action, SignedTransaction};
-use crate::types::units::Height;
+use crate::types::units::{Height, MachineVersion};
 use crate::types::validator::ValidatorSet;
+use crate::upgrades::Rules;
 
 /// What a block is judged against: its parent and the chain.
 #[derive(Clone, Copy)]
 pub struct Context<'a> {
     /// Genesis hash.
     pub genesis: &'a Hash,
-    /// The parameters.
-    pub params: &'a Params,
+    /// The rules of the block's height: [`Schedule::at`](crate::upgrades::Schedule::at) gives them.
+    pub rules: &'a Rules,
     /// Height of the parent; 0 is genesis.
     pub parent_height: Height,
     /// Hash of the parent's header; the genesis hash for the first block.
@@ -153,7 +153,7 @@ impl SealedBlock {
 /// # Errors
 /// The first rule broken, or [`BlockError::Ours`].
 pub fn validate(bytes: &[u8], context: &Context<'_>) -> Result<SealedBlock, BlockError> {
-    let decoded = decode(bytes, context.params)?;
+    let decoded = decode(bytes, context.rules)?;
     let checked = check(decoded, context)?;
     let executed = verify_and_execute(checked, context)?;
     seal(executed, context)
@@ -162,9 +162,19 @@ pub fn validate(bytes: &[u8], context: &Context<'_>) -> Result<SealedBlock, Bloc
 /// Structural: the bytes are a block.
 ///
 /// # Errors
-/// When they are not, or there are more than the parameters allow.
-pub fn decode(bytes: &[u8], params: &Params) -> Result<DecodedBlock, BlockError> {
-    let most = params.block_bytes_max as usize;
+/// When they are not, when there are more than the parameters allow, or when they are a block of
+/// another protocol version, of which nothing else is decoded.
+pub fn decode(bytes: &[u8], rules: &Rules) -> Result<DecodedBlock, BlockError> {
+    // Rule (protocol §4): a block has the protocol version of its height.
+    if let Some(given) = version_of(bytes)
+        && given != rules.version()
+    {
+        return Err(BlockError::Version {
+            given,
+            expected: rules.version(),
+        });
+    }
+    let most = rules.params().block_bytes_max as usize;
     if bytes.len() > most {
         return Err(BlockError::Decode(DecodeError::TooLong {
             given: bytes.len(),
@@ -179,7 +189,7 @@ pub fn decode(bytes: &[u8], params: &Params) -> Result<DecodedBlock, BlockError>
 /// # Errors
 /// The first rule broken.
 pub fn check(decoded: DecodedBlock, context: &Context<'_>) -> Result<CheckedBlock, BlockError> {
-    check::check_sizes(decoded.block(), context.params)?;
+    check::check_sizes(decoded.block(), context.rules.params())?;
     let identified = identify::with_roots(decoded, context.genesis, context.seen)?;
     check_place(identified, context)
 }
@@ -192,7 +202,7 @@ pub fn validate_identified(
     identified: IdentifiedBlock,
     context: &Context<'_>,
 ) -> Result<SealedBlock, BlockError> {
-    check::check_sizes(identified.block(), context.params)?;
+    check::check_sizes(identified.block(), context.rules.params())?;
     let checked = check_place(identified, context)?;
     let executed = verify_and_execute(checked, context)?;
     seal(executed, context)
@@ -307,11 +317,12 @@ fn verify_proofs(checked: &CheckedBlock, context: &Context<'_>) -> Result<(), Bl
 fn preload(checked: &CheckedBlock, context: &Context<'_>) -> Result<Preloaded, BlockError> {
     use rayon::prelude::*;
     let transactions = &checked.decoded.block().transactions;
+    let version = context.rules.params().machine_version;
     Ok(Preloaded {
         accounts: Accounts::load(context.state, transactions)?,
         programs: transactions
             .par_iter()
-            .map(|signed| judge(signed, context.machine))
+            .map(|signed| judge(signed, context.machine, version))
             .collect(),
     })
 }
@@ -321,9 +332,10 @@ fn preload(checked: &CheckedBlock, context: &Context<'_>) -> Result<Preloaded, B
 pub fn judge(
     signed: &SignedTransaction,
     machine: &dyn Machine,
+    version: MachineVersion,
 ) -> Option<Result<ProgramFacts, u16>> {
     match &signed.transaction.action {
-        Action::PublishProgram { module } => Some(machine.judge(module.as_bytes())),
+        Action::PublishProgram { module } => Some(machine.judge(version, module.as_bytes())),
         _ => None,
     }
 }
@@ -356,7 +368,7 @@ fn effects(
         context.state,
         BlockContext {
             genesis: context.genesis,
-            params: context.params,
+            params: context.rules.params(),
             height: block.header.height,
             time_ms: block.header.time_ms,
             beacon_output: &block.header.beacon_output,

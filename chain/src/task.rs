@@ -14,7 +14,7 @@ use crate::types::task::{
     Attestation, ExpiryReason, Mode, Moment, Phase, ResultClaim, ResultStatus, Seat, Settlement,
     Statement, Task, TaskSpec,
 };
-use crate::types::units::{Amount, Gas, Height};
+use crate::types::units::{Amount, Gas, Height, MachineVersion};
 use crate::types::worker::Worker;
 
 /// Gas that a price is for.
@@ -116,6 +116,7 @@ pub fn open(
     id: Hash,
     requester: AccountId,
     spec: &TaskSpec,
+    machine_version: MachineVersion,
     escrow: Amount,
     height: Height,
     index: u32,
@@ -124,6 +125,7 @@ pub fn open(
         id,
         requester,
         program: spec.program,
+        machine_version,
         input: spec.input.hash(),
         gas_limit: spec.gas_limit,
         memory_pages: spec.memory_pages,

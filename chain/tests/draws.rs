@@ -10,7 +10,7 @@ use proofmill_chain::state::overlay::Overlay;
 use proofmill_chain::task;
 use proofmill_chain::types::hash::{AccountId, Hash};
 use proofmill_chain::types::task::{Moment, Task};
-use proofmill_chain::types::units::{Amount, Gas, Height, Round, Weight};
+use proofmill_chain::types::units::{Amount, Gas, Height, MachineVersion, Round, Weight};
 use proofmill_chain::types::validator::{Validator, ValidatorSet};
 use proofmill_chain::types::worker::{Reputation, Worker};
 
@@ -226,6 +226,7 @@ fn open_task() -> Task {
         Hash::of("task", &[]),
         id("alice"),
         &task_spec,
+        MachineVersion::new(1),
         Amount::new(3),
         Height::new(10),
         4,

@@ -15,7 +15,7 @@ use proofmill_chain::types::task::{
 use proofmill_chain::types::transaction::{
     Action, SignedTransaction, TRANSACTION_BYTES_MAX, Transaction,
 };
-use proofmill_chain::types::units::{Amount, Gas, Height, Nonce, Round};
+use proofmill_chain::types::units::{Amount, Gas, Height, Nonce, ProtocolVersion, Round};
 use proofmill_chain::types::worker::WorkerTerms;
 use proptest::array::uniform;
 use proptest::collection::vec;
@@ -205,13 +205,13 @@ fn headers() -> impl Strategy<Value = Header> {
     (
         uniform::<_, 12>(hashes()),
         any::<[u64; 3]>(),
-        any::<u32>(),
+        any::<[u32; 2]>(),
         accounts(),
         uniform::<_, 64>(any::<u8>()),
         uniform::<_, 80>(any::<u8>()),
     )
         .prop_map(
-            |(hashes, [height, time_ms, base_fee], round, proposer, output, proof)| {
+            |(hashes, [height, time_ms, base_fee], [version, round], proposer, output, proof)| {
                 let [
                     chain,
                     parent,
@@ -227,6 +227,7 @@ fn headers() -> impl Strategy<Value = Header> {
                     last_certificate_hash,
                 ] = hashes;
                 Header {
+                    version: ProtocolVersion::new(version),
                     chain,
                     height: Height::new(height),
                     round: Round::new(round),

@@ -29,12 +29,13 @@ use proofmill_chain::pipeline::{
 use proofmill_chain::state::StateError;
 use proofmill_chain::state::overlay::Overlay;
 use proofmill_chain::types::account::Account;
-use proofmill_chain::types::block::{Certificate, Header};
+use proofmill_chain::types::block::{Certificate, Header, version_of};
 use proofmill_chain::types::genesis::Genesis;
 use proofmill_chain::types::hash::{AccountId, Hash};
 use proofmill_chain::types::params::Params;
 use proofmill_chain::types::units::{Height, Round};
 use proofmill_chain::types::validator::ValidatorSet;
+use proofmill_chain::upgrades::{Schedule, UnknownVersion};
 use tokio::sync::{Notify, watch};
 
 pub use self::admit::{AdmitError, Taken};
@@ -65,6 +66,9 @@ pub enum EngineError {
         /// How.
         reason: String,
     },
+    /// The next height has rules that this program does not know.
+    #[error(transparent)]
+    Upgrade(#[from] UnknownVersion),
     /// A decided block is not valid here: this node and the others disagree.
     #[error("decided block {height} is not valid on this node: {reason}")]
     Disagreement {
@@ -88,6 +92,8 @@ pub struct ValidatorKeys {
 pub struct EngineParts {
     /// What the chain starts from.
     pub genesis: Genesis,
+    /// Which rules hold at which height.
+    pub schedule: Schedule,
     /// The data directory.
     pub store: Store,
     /// Its keys.
@@ -105,6 +111,7 @@ pub struct EngineParts {
 /// The chain over its store.
 pub struct Engine {
     genesis: Genesis,
+    schedule: Schedule,
     genesis_hash: Hash,
     validators: ValidatorSet,
     store: Store,
@@ -158,12 +165,10 @@ impl Engine {
             .validator_set()
             .map_err(|error| EngineError::Store(StoreError::Genesis(error)))?;
         let genesis_hash = parts.genesis.hash();
+        let next = parts.store.head().height.next();
+        let base_fee = parts.schedule.known_at(next).params().base_fee;
         let pools = Pools {
-            transactions: Mempool::new(
-                genesis_hash,
-                parts.genesis.params.base_fee,
-                MempoolLimits::default(),
-            ),
+            transactions: Mempool::new(genesis_hash, base_fee, MempoolLimits::default()),
             attestations: AttestationPool::new(genesis_hash, AttestationLimits::default()),
         };
         Ok(Self {
@@ -171,6 +176,7 @@ impl Engine {
             validators,
             head: watch::Sender::new(parts.store.head()),
             genesis: parts.genesis,
+            schedule: parts.schedule,
             store: parts.store,
             machine: ComputeMachine::default(),
             keys: parts.keys,
@@ -212,10 +218,17 @@ impl Engine {
         self.genesis_hash
     }
 
-    /// The parameters.
+    /// Which rules hold at which height.
     #[must_use]
-    pub const fn params(&self) -> &Params {
-        &self.genesis.params
+    pub const fn schedule(&self) -> &Schedule {
+        &self.schedule
+    }
+
+    /// The parameters of the next height, or the last ones that this program knows.
+    #[must_use]
+    pub fn params(&self) -> &Params {
+        let next = self.store.head().height.next();
+        self.schedule.known_at(next).params()
     }
 
     /// The store.
@@ -277,12 +290,13 @@ impl Engine {
     }
 
     /// Runs `judge` with what a block of the next height is judged against.
-    fn with_context<T>(&self, judge: impl FnOnce(&Context<'_>) -> T) -> T {
+    fn with_context<T>(&self, judge: impl FnOnce(&Context<'_>) -> T) -> Result<T, UnknownVersion> {
         let state = self.store.state();
         let head = state.head();
-        judge(&Context {
+        let rules = self.schedule.at(head.height.next())?;
+        Ok(judge(&Context {
             genesis: &self.genesis_hash,
-            params: &self.genesis.params,
+            rules,
             parent_height: head.height,
             parent: &head.hash,
             parent_validators: &self.validators,
@@ -291,7 +305,7 @@ impl Engine {
             machine: &self.machine,
             verifier: &self.verifier,
             seen: Some(&self.seen),
-        })
+        }))
     }
 
     /// Finds out which block some bytes are, and keeps it until it is judged. Blocking.
@@ -299,7 +313,12 @@ impl Engine {
     /// # Errors
     /// Why they are no block's bytes: the fault of whoever sent them.
     pub fn identify(&self, bytes: &[u8]) -> Result<(Hash, Header), BlockError> {
-        let decoded = pipeline::decode(bytes, self.params())?;
+        // A block of the height after the next may have another version; whether it has its height's is
+        // judged with its parent.
+        let next = self.store.head().height.next();
+        let named = version_of(bytes).and_then(|version| self.schedule.of_version(version));
+        let rules = named.unwrap_or_else(|| self.schedule.known_at(next));
+        let decoded = pipeline::decode(bytes, rules)?;
         let identified = pipeline::identify(decoded, &self.genesis_hash, Some(&self.seen))?;
         let named = (identified.hash(), identified.block().header.clone());
         let mut kept = locked(&self.identified);
@@ -323,10 +342,13 @@ impl Engine {
     /// The rule it breaks, or our own trouble.
     pub fn judge(&self, block: &Hash, bytes: &[u8]) -> Result<Arc<SealedBlock>, BlockError> {
         let identified = self.take_identified(block);
-        let judged = self.with_context(|context| match identified {
-            Some(identified) => pipeline::validate_identified(identified, context),
-            None => pipeline::validate(bytes, context),
-        });
+        let judged = self
+            .with_context(|context| match identified {
+                Some(identified) => pipeline::validate_identified(identified, context),
+                None => pipeline::validate(bytes, context),
+            })
+            .map_err(BlockError::from)
+            .flatten();
         let sealed = Arc::new(self.watched(judged, BlockError::is_ours)?);
         let mut kept = locked(&self.sealed);
         if kept.len() < SEALED_MAX {
@@ -383,7 +405,7 @@ impl Engine {
                 &self.keys.beacon,
                 candidates,
             )
-        })?;
+        })??;
         for (id, reason) in &built.refused {
             tracing::debug!(%id, %reason, "a waiting transaction does not fit the head");
         }
@@ -422,7 +444,7 @@ impl Engine {
         let sealed = match known.filter(|sealed| sealed.block().header.parent == head.hash) {
             Some(sealed) => sealed,
             None => self
-                .with_context(|context| pipeline::validate(bytes, context))
+                .with_context(|context| pipeline::validate(bytes, context))?
                 .map(Arc::new)
                 .map_err(|error| match error {
                     BlockError::Ours(error) => EngineError::State(error),
@@ -475,13 +497,16 @@ impl Engine {
             self.verify_supply(head.height)?;
         }
         {
+            let base_fee = self.params().base_fee;
             let mut pools = self.pools();
-            let dropped =
+            let mut dropped = pools.transactions.set_base_fee(base_fee);
+            let gone =
                 pools
                     .transactions
                     .committed(&sealed.block().transactions, head.height, |id| {
                         self.account(id)
                     })?;
+            dropped.extend(gone);
             for id in dropped {
                 tracing::debug!(%id, "a waiting transaction can no longer be included");
             }

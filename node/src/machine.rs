@@ -1,7 +1,8 @@
 //! Joins the chain to the machine: what `chain` asks of a module, `compute` answers.
 
 use proofmill_chain::machine::{Machine, ProgramFacts};
-use proofmill_compute::{ModuleLimits, Program, ProgramError};
+use proofmill_chain::types::units::MachineVersion;
+use proofmill_compute::{MACHINE_VERSION, ModuleLimits, Program, ProgramError};
 
 /// The machine's judgement, as the chain wants it.
 #[derive(Clone, Debug, Default)]
@@ -23,8 +24,13 @@ impl ComputeMachine {
     }
 }
 
+/// The version of the machine that this program has.
+pub const VERSION: MachineVersion = MachineVersion::new(MACHINE_VERSION);
+
 impl Machine for ComputeMachine {
-    fn judge(&self, module: &[u8]) -> Result<ProgramFacts, u16> {
+    fn judge(&self, version: MachineVersion, module: &[u8]) -> Result<ProgramFacts, u16> {
+        // Rules with another version are refused before any block is judged by them.
+        debug_assert_eq!(version, VERSION, "the machine has one version");
         self.explain(module).map_err(|error| error.code())
     }
 }

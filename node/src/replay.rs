@@ -16,9 +16,9 @@ use proofmill_chain::state::memory::MemoryState;
 use proofmill_chain::tree::TreeError;
 use proofmill_chain::types::genesis::Genesis;
 use proofmill_chain::types::hash::Hash;
-use proofmill_chain::types::params::Params;
 use proofmill_chain::types::units::Height;
 use proofmill_chain::types::validator::ValidatorSet;
+use proofmill_chain::upgrades::{Schedule, UnknownVersion};
 use serde::Serialize;
 
 use crate::machine::ComputeMachine;
@@ -92,6 +92,9 @@ pub enum ReplayError {
         /// Its hash.
         computed: Hash,
     },
+    /// A block follows rules that this program does not know.
+    #[error(transparent)]
+    Upgrade(#[from] UnknownVersion),
     /// The state does not fit into memory's tree.
     #[error("the state tree: {0}")]
     Tree(#[from] TreeError),
@@ -139,12 +142,13 @@ pub type Progress<'a> = &'a mut dyn FnMut(Height, Height, bool);
 pub fn replay(
     database: &Path,
     genesis: &Genesis,
+    schedule: &Schedule,
     range: Range,
     progress: Progress<'_>,
 ) -> Result<Replayed, ReplayError> {
     let history = History::open(database, genesis)?;
     let (from, to) = range.within(history.head()?)?;
-    let mut scratch = Scratch::new(genesis)?;
+    let mut scratch = Scratch::new(genesis, schedule)?;
     let mut done = Replayed {
         from,
         to,
@@ -201,9 +205,9 @@ impl Range {
 }
 
 /// The chain as it grows again.
-struct Scratch {
+struct Scratch<'a> {
     genesis: Hash,
-    params: Params,
+    schedule: &'a Schedule,
     validators: ValidatorSet,
     machine: ComputeMachine,
     verifier: Verifier,
@@ -212,14 +216,14 @@ struct Scratch {
     parent: Hash,
 }
 
-impl Scratch {
-    fn new(genesis: &Genesis) -> Result<Self, ReplayError> {
+impl<'a> Scratch<'a> {
+    fn new(genesis: &Genesis, schedule: &'a Schedule) -> Result<Self, ReplayError> {
         let writes = genesis.state().map_err(StoreError::from)?;
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).map_err(|error| ReplayError::Random(error.to_string()))?;
         Ok(Self {
             genesis: genesis.hash(),
-            params: genesis.params.clone(),
+            schedule,
             validators: genesis.validator_set().map_err(StoreError::from)?,
             machine: ComputeMachine::default(),
             verifier: Verifier::new(BatchSecret::new(secret)),
@@ -238,7 +242,7 @@ impl Scratch {
         let unreadable = |error| ReplayError::Unreadable { height, error };
         let bytes = history.block_bytes(height).map_err(unreadable)?;
         let certificate = history.certificate(height).map_err(unreadable)?;
-        let sealed = validate(&bytes, &self.context())
+        let sealed = validate(&bytes, &self.context()?)
             .map_err(|error| ReplayError::Invalid { height, error })?;
         let computed = sealed.hash();
         verify_certificate(
@@ -258,10 +262,10 @@ impl Scratch {
         Ok((sealed, bytes.len()))
     }
 
-    fn context(&self) -> Context<'_> {
-        Context {
+    fn context(&self) -> Result<Context<'_>, UnknownVersion> {
+        Ok(Context {
             genesis: &self.genesis,
-            params: &self.params,
+            rules: self.schedule.at(self.height.next())?,
             parent_height: self.height,
             parent: &self.parent,
             parent_validators: &self.validators,
@@ -270,7 +274,7 @@ impl Scratch {
             machine: &self.machine,
             verifier: &self.verifier,
             seen: None,
-        }
+        })
     }
 
     fn apply(&mut self, sealed: &SealedBlock) -> Result<(), TreeError> {

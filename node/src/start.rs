@@ -10,6 +10,7 @@ use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
 use proofmill_chain::crypto::verify::BatchSecret;
 use proofmill_chain::pipeline::{SEEN_MAX, SeenTransactions};
+use proofmill_chain::upgrades::{RELEASED, Schedule};
 use proofmill_consensus::{EngineConfig, EngineHandle, EngineStatus, Timeouts};
 use proofmill_rpc::http::{Options, Server};
 use proofmill_rpc::port::Ports;
@@ -185,11 +186,13 @@ async fn open_engine(home: &Home, config: &Config) -> Result<Arc<Engine>> {
     let secret = random()?;
     let seen = SeenTransactions::new(SEEN_MAX, u64::from_le_bytes(random()?));
     let engine = tokio::task::spawn_blocking(move || -> Result<Engine> {
+        let schedule = Schedule::new(&genesis, &[], RELEASED)?;
         let store = Store::open(&database, &genesis)?;
         let head = store.head();
         tracing::info!(height = %head.height, hash = %head.hash, "store opened");
         Ok(Engine::new(EngineParts {
             genesis,
+            schedule,
             store,
             keys,
             secret: BatchSecret::new(secret),

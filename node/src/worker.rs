@@ -28,6 +28,8 @@ use proofmill_chain::types::task::{
 use proofmill_rpc::api::{AttestationSent, Hex, NodeInfo, TaskPage, TaskView};
 use serde_json::json;
 
+use crate::machine;
+
 use self::child::{Job, Sandbox};
 use self::journal::{Entry, Journal};
 pub use self::nodes::Nodes;
@@ -209,6 +211,14 @@ impl Worker {
             return Err(Trouble::Node(anyhow!(
                 "the node gave bytes that are not those of task {}",
                 seat.0
+            )));
+        }
+        if view.task.machine_version != machine::VERSION {
+            return Err(Trouble::Node(anyhow!(
+                "task {} needs machine version {}, this program has {}",
+                seat.0,
+                view.task.machine_version,
+                machine::VERSION
             )));
         }
         let job = Job {

@@ -174,6 +174,7 @@ impl Executor<'_> {
             Record::Program(Program {
                 id,
                 publisher: sender,
+                machine_version: self.context.params.machine_version,
                 bytes: u32::try_from(module.len()).unwrap_or(u32::MAX),
                 memory_pages_min: facts.memory_pages_min,
                 memory_pages_max: facts.memory_pages_max,
@@ -198,7 +199,15 @@ impl Executor<'_> {
             return Ok(Err(Failure::CostOverflow));
         };
         rule!(self.spend(sender, escrow)?);
-        let task = task::open(id, sender, spec, escrow, self.context.height, index);
+        let task = task::open(
+            id,
+            sender,
+            spec,
+            program.machine_version,
+            escrow,
+            self.context.height,
+            index,
+        );
         self.store_task(task, true)?;
         if !spec.input.is_empty() {
             self.effects.blobs.push(spec.input.clone());

@@ -6,10 +6,20 @@ use crate::execute::ExecuteError;
 use crate::finality::CertificateError;
 use crate::state::StateError;
 use crate::types::hash::{AccountId, Hash};
+use crate::types::units::ProtocolVersion;
+use crate::upgrades::UnknownVersion;
 
 /// Why a block is not valid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BlockError {
+    /// A block of another protocol version.
+    #[error("the block has protocol version {given}, its height has version {expected}")]
+    Version {
+        /// The block's.
+        given: ProtocolVersion,
+        /// The height's.
+        expected: ProtocolVersion,
+    },
     /// The bytes are not a block.
     #[error("not a block: {0}")]
     Decode(#[from] DecodeError),
@@ -61,6 +71,9 @@ pub enum BlockError {
         /// Ours.
         computed: Hash,
     },
+    /// This program does not know the rules of the block's height: says nothing about the block.
+    #[error(transparent)]
+    Upgrade(#[from] UnknownVersion),
     /// Our own disk or bug: says nothing about the block.
     #[error(transparent)]
     Ours(StateError),
@@ -70,7 +83,7 @@ impl BlockError {
     /// Whether the trouble is our own, so that the block must not be called invalid.
     #[must_use]
     pub const fn is_ours(&self) -> bool {
-        matches!(self, Self::Ours(_))
+        matches!(self, Self::Ours(_) | Self::Upgrade(_))
     }
 }
 

@@ -23,7 +23,9 @@ pub(super) fn check(
         .as_ref()
         .map_or(Hash::ZERO, Certificate::hash);
     let validators_hash = validators.hash();
-    let fields: [(&'static str, String, String); 10] = [
+    let rules = context.rules;
+    let fields: [(&'static str, String, String); 11] = [
+        field("version", &header.version, &rules.version()),
         field("chain", &header.chain, context.genesis),
         field("height", &header.height, &height),
         field("parent", &header.parent, context.parent),
@@ -34,8 +36,8 @@ pub(super) fn check(
             &header.next_validators_hash,
             &validators_hash,
         ),
-        field("params_hash", &header.params_hash, &context.params.hash()),
-        field("base_fee", &header.base_fee, &context.params.base_fee),
+        field("params_hash", &header.params_hash, &rules.params_hash()),
+        field("base_fee", &header.base_fee, &rules.params().base_fee),
         field(
             "last_certificate_hash",
             &header.last_certificate_hash,

@@ -6,10 +6,16 @@ use crate::finality::Turn;
 use crate::types::hash::{AccountId, Blob, Hash, Signature, VrfOutput, VrfProof};
 use crate::types::task::SignedAttestation;
 use crate::types::transaction::SignedTransaction;
-use crate::types::units::{Amount, Height, Round};
+use crate::types::units::{Amount, Height, ProtocolVersion, Round};
 
 /// No block is larger than this, whatever the parameters say.
 pub const BLOCK_BYTES_MAX: usize = 4 << 20;
+
+/// No header of any protocol version is longer than this, encoded.
+pub const HEADER_BYTES_MAX: usize = 4 << 10;
+
+/// What a header's hash begins with.
+const HEADER_TAG: &str = "proofmill/header/v1";
 
 /// A draw that gave a worker a seat; every node derives the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,8 +30,15 @@ pub struct Assignment {
 }
 
 /// What the proposer signs and consensus decides: commitments to everything else.
+///
+/// Three things are the same in every protocol version, so that a node can tell what it does not know:
+/// a block begins with its header, a header with its version, and a header's hash is [`Header::hash`]'s
+/// over its encoding, which is at most [`HEADER_BYTES_MAX`] long.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
+    /// Version of the rules that the block follows. It stays the first field in every version, so that
+    /// [`version_of`] reads it from bytes of any version.
+    pub version: ProtocolVersion,
     /// Genesis hash.
     pub chain: Hash,
     /// Position.
@@ -70,7 +83,7 @@ impl Header {
     /// The block's hash.
     #[must_use]
     pub fn hash(&self) -> Hash {
-        Hash::of("proofmill/header/v1", &[&crate::codec::encode(self)])
+        Hash::of(HEADER_TAG, &[&crate::codec::encode(self)])
     }
 
     /// The turn that it claims.
@@ -82,6 +95,24 @@ impl Header {
             proposer: self.proposer,
         }
     }
+}
+
+/// The protocol version in the bytes of a header or a block of any version, without decoding the rest;
+/// `None` when there are too few bytes for one.
+#[must_use]
+pub fn version_of(bytes: &[u8]) -> Option<ProtocolVersion> {
+    let first = bytes.first_chunk()?;
+    Some(ProtocolVersion::new(u32::from_le_bytes(*first)))
+}
+
+/// The protocol version of the header with this hash, when `bytes`, of any version, begin with it. Bytes
+/// of another version do not say where their header ends, so every length up to [`HEADER_BYTES_MAX`] is
+/// tried: some milliseconds at most.
+#[must_use]
+pub fn header_version_under(hash: &Hash, bytes: &[u8]) -> Option<ProtocolVersion> {
+    let version = version_of(bytes)?;
+    let longest = bytes.get(..HEADER_BYTES_MAX).unwrap_or(bytes);
+    hash.is_of_beginning(HEADER_TAG, longest).then_some(version)
 }
 
 /// What a proposer signs on its block.

@@ -3,6 +3,7 @@
 use rayon::prelude::{IntoParallelRefIterator, ParallelIterator};
 use serde::{Deserialize, Serialize};
 
+use crate::check::{TransactionError, check_terms};
 use crate::codec;
 use crate::crypto::verify::KeyError;
 use crate::state::StateError;
@@ -90,6 +91,14 @@ pub enum GenesisError {
         key: AccountId,
         /// Why not.
         error: KeyError,
+    },
+    /// A worker's terms break a rule that a registration would have to keep.
+    #[error("worker {worker}: {error}")]
+    WorkerTerms {
+        /// The worker.
+        worker: AccountId,
+        /// Which.
+        error: TransactionError,
     },
     /// Too much money.
     #[error("the supply reaches 2^63 grain")]
@@ -216,7 +225,14 @@ impl Genesis {
         if !named {
             return Err(GenesisError::ChainId(self.chain_id.clone()));
         }
-        self.check_params()?;
+        self.check_params(&self.params)?;
+        for worker in &self.workers {
+            let refused = |error| GenesisError::WorkerTerms {
+                worker: worker.id,
+                error,
+            };
+            check_terms(&worker.terms).map_err(refused)?;
+        }
         unique(self.accounts.iter().map(|account| account.id))?;
         unique(self.workers.iter().map(|worker| worker.id))?;
         let keys = self
@@ -241,8 +257,8 @@ impl Genesis {
         Ok(())
     }
 
-    fn check_params(&self) -> Result<(), GenesisError> {
-        let p = &self.params;
+    /// Checks parameters that this chain has from the start or after an upgrade.
+    pub(crate) fn check_params(&self, p: &Params) -> Result<(), GenesisError> {
         let refuse = |name, value, rule| Err(GenesisError::Param { name, value, rule });
         if p.base_fee.get() < BASE_FEE_MIN {
             return refuse("base_fee", p.base_fee.get(), "at least 8");

@@ -212,6 +212,16 @@ impl Hash {
         Self(hasher.finalize().into())
     }
 
+    /// Whether this is the hash under `tag` of some beginning of `bytes`.
+    pub(crate) fn is_of_beginning(&self, tag: &str, bytes: &[u8]) -> bool {
+        let mut hasher = Sha256::new();
+        hasher.update(tag.as_bytes());
+        bytes.iter().any(|byte| {
+            hasher.update([*byte]);
+            hasher.clone().finalize().as_slice() == self.0
+        })
+    }
+
     /// The first four bytes, enough to tell chains apart by eye.
     #[must_use]
     pub const fn prefix(&self) -> [u8; 4] {

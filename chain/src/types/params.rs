@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::types::hash::Hash;
-use crate::types::units::{Amount, Gas};
+use crate::types::units::{Amount, Gas, MachineVersion};
 
 /// Shares of a task's pay are in parts of this many.
 pub const SHARE_WHOLE: u64 = 10_000;
@@ -14,6 +14,9 @@ pub const BASE_FEE_MIN: u64 = 8;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Params {
+    /// The machine that judges modules: a program keeps the version under which it was published, and a
+    /// task the one of its program.
+    pub machine_version: MachineVersion,
     /// Largest encoded block, in bytes.
     pub block_bytes_max: u32,
     /// Most transactions in a block.

@@ -6,7 +6,7 @@ use crate::codec::{self, DecodeError};
 use crate::types::account::Account;
 use crate::types::hash::{AccountId, Hash};
 use crate::types::task::Task;
-use crate::types::units::{Amount, Height};
+use crate::types::units::{Amount, Height, MachineVersion};
 use crate::types::validator::ValidatorSet;
 use crate::types::worker::Worker;
 
@@ -63,6 +63,8 @@ pub struct Program {
     pub id: Hash,
     /// Who published it.
     pub publisher: AccountId,
+    /// Version of the machine that judged it and that runs it.
+    pub machine_version: MachineVersion,
     /// Length of the module in bytes.
     pub bytes: u32,
     /// Pages of memory it starts with.

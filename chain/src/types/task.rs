@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::types::hash::{AccountId, Blob, Hash, Signature};
-use crate::types::units::{Amount, Gas, Height};
+use crate::types::units::{Amount, Gas, Height, MachineVersion};
 
 /// Largest inline input, in bytes.
 pub const INPUT_BYTES_MAX: usize = 64 << 10;
@@ -327,6 +327,8 @@ pub struct Task {
     pub requester: AccountId,
     /// The program.
     pub program: Hash,
+    /// Version of the machine that runs it: its program's.
+    pub machine_version: MachineVersion,
     /// Content address of the input.
     pub input: Hash,
     /// The most gas one execution may use.

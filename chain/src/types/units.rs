@@ -123,31 +123,48 @@ unit64!(
     Weight
 );
 
-/// A round of consensus within a height, from 0.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-pub struct Round(u32);
+macro_rules! unit32 {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(
+            Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+        )]
+        pub struct $name(u32);
 
-impl Round {
-    /// Wraps a raw value.
-    #[must_use]
-    pub const fn new(value: u32) -> Self {
-        Self(value)
-    }
+        impl $name {
+            /// Wraps a raw value.
+            #[must_use]
+            pub const fn new(value: u32) -> Self {
+                Self(value)
+            }
 
-    /// The raw value.
-    #[must_use]
-    pub const fn get(self) -> u32 {
-        self.0
-    }
+            /// The raw value.
+            #[must_use]
+            pub const fn get(self) -> u32 {
+                self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
 }
 
-impl fmt::Display for Round {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
+unit32!(
+    /// A round of consensus within a height, from 0.
+    Round
+);
+unit32!(
+    /// Version of the rules that a block follows (protocol §7).
+    ProtocolVersion
+);
+unit32!(
+    /// Version of the machine: what a program is, what it costs and what it gives (protocol §6.1).
+    MachineVersion
+);
 
 impl Height {
     /// The height after this one.

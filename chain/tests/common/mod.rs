@@ -40,9 +40,10 @@ use proofmill_chain::types::task::{
     TaskSpec,
 };
 use proofmill_chain::types::transaction::{Action, SignedTransaction};
-use proofmill_chain::types::units::{Amount, Gas, Height, Nonce, Round, Weight};
+use proofmill_chain::types::units::{Amount, Gas, Height, MachineVersion, Nonce, Round, Weight};
 use proofmill_chain::types::validator::{Validator, ValidatorSet};
 use proofmill_chain::types::worker::WorkerTerms;
+use proofmill_chain::upgrades::{RELEASED, Schedule};
 
 /// What the tests' transactions give at most: more than any fee here.
 pub(crate) const MAX_FEE: u64 = 100_000_000;
@@ -59,7 +60,7 @@ pub(crate) const NOT_A_PROGRAM: u16 = 7;
 /// the other: the verdict is one.
 pub(crate) fn both_ways(bytes: &[u8], context: &Context<'_>) -> Result<SealedBlock, BlockError> {
     let beside = validate(bytes, context);
-    let staged = decode(bytes, context.params)
+    let staged = decode(bytes, context.rules)
         .and_then(|decoded| check(decoded, context))
         .and_then(|checked| verify(checked, context))
         .and_then(|verified| execute(verified, context))
@@ -84,7 +85,7 @@ pub(crate) fn both_ways(bytes: &[u8], context: &Context<'_>) -> Result<SealedBlo
 pub(crate) struct Magic;
 
 impl Machine for Magic {
-    fn judge(&self, module: &[u8]) -> Result<ProgramFacts, u16> {
+    fn judge(&self, _: MachineVersion, module: &[u8]) -> Result<ProgramFacts, u16> {
         match module {
             [b'P', b'M', least, most, ..] => Ok(ProgramFacts {
                 memory_pages_min: u32::from(*least),
@@ -122,6 +123,7 @@ pub(crate) fn key_of(id: &AccountId) -> &'static SecretKey {
 
 pub(crate) fn params() -> Params {
     Params {
+        machine_version: MachineVersion::new(1),
         block_bytes_max: 2 << 20,
         block_transactions_max: 1_000,
         block_attestations_max: 1_000,
@@ -204,6 +206,7 @@ pub(crate) fn genesis() -> Genesis {
 #[derive(Clone)]
 pub(crate) struct World {
     pub(crate) genesis: Genesis,
+    pub(crate) schedule: Schedule,
     pub(crate) id: Hash,
     pub(crate) state: BTreeMap<Hash, Vec<u8>>,
     pub(crate) tree: Tree,
@@ -263,7 +266,9 @@ impl World {
         let mut tree = Tree::new();
         tree.apply(&tree.update(&leaves))
             .expect("the patch is the tree's");
+        let schedule = Schedule::new(&genesis, &[], RELEASED).expect("a schedule");
         let world = Self {
+            schedule,
             id: genesis.hash(),
             state: writes
                 .into_iter()
@@ -285,7 +290,10 @@ impl World {
     pub(crate) fn context(&self) -> Context<'_> {
         Context {
             genesis: &self.id,
-            params: &self.genesis.params,
+            rules: self
+                .schedule
+                .at(self.height.next())
+                .expect("the rules are known"),
             parent_height: self.height,
             parent: &self.parent,
             parent_validators: &self.validators,

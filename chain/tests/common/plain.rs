@@ -46,7 +46,7 @@ pub(crate) fn execute_with(
             signed,
             id: signed.transaction.id(&world.id),
             bytes: codec::encode(signed).len(),
-            program: judge(signed, &Magic),
+            program: judge(signed, &Magic, world.genesis.params.machine_version),
             slots: slots(index),
         };
         executor

@@ -12,7 +12,9 @@ use proofmill_chain::types::task::{
     Settlement, SignedAttestation, Statement, Task, TaskSpec,
 };
 use proofmill_chain::types::transaction::{Action, SignedTransaction, Transaction};
-use proofmill_chain::types::units::{Amount, Gas, Height, Nonce, Round, Weight};
+use proofmill_chain::types::units::{
+    Amount, Gas, Height, MachineVersion, Nonce, ProtocolVersion, Round, Weight,
+};
 use proofmill_chain::types::validator::{Validator, ValidatorSet};
 use proofmill_chain::types::worker::{Reputation, Worker, WorkerTerms};
 
@@ -174,6 +176,7 @@ pub(crate) fn certificate() -> Certificate {
 
 pub(crate) fn header() -> Header {
     Header {
+        version: ProtocolVersion::new(0x0403_0201),
         chain: hash(0x61),
         height: Height::new(42),
         round: Round::new(1),
@@ -323,6 +326,7 @@ fn task() -> Task {
         id: hash(0x22),
         requester: account(0x01),
         program: hash(0x21),
+        machine_version: MachineVersion::new(7),
         input: hash(0x23),
         gas_limit: Gas::new(1_000_000),
         memory_pages: 16,
@@ -404,6 +408,7 @@ pub(crate) fn records() -> Vec<(&'static str, Record)> {
             Record::Program(Program {
                 id: hash(0x21),
                 publisher: account(0x01),
+                machine_version: MachineVersion::new(7),
                 bytes: 8,
                 memory_pages_min: 1,
                 memory_pages_max: 16,
@@ -441,6 +446,7 @@ pub(crate) fn records() -> Vec<(&'static str, Record)> {
 
 pub(crate) fn params() -> Params {
     Params {
+        machine_version: MachineVersion::new(7),
         block_bytes_max: 1,
         block_transactions_max: 2,
         block_attestations_max: 3,

@@ -8,8 +8,9 @@ use proofmill_chain::tree::Patch;
 use proofmill_chain::types::block::Certificate;
 use proofmill_chain::types::genesis::Genesis;
 use proofmill_chain::types::hash::Hash;
-use proofmill_chain::types::params::Params;
+use proofmill_chain::types::units::Height;
 use proofmill_chain::types::validator::ValidatorSet;
+use proofmill_chain::upgrades::{RELEASED, Rules, Schedule};
 
 use crate::bench::seen::Seen;
 use crate::bench::verifier::Keys;
@@ -20,7 +21,7 @@ use crate::store::{CommitBatch, Head, Store, StoreError};
 pub struct Ledger {
     store: Store,
     genesis: Hash,
-    params: Params,
+    rules: Rules,
     validators: ValidatorSet,
     machine: ComputeMachine,
 }
@@ -34,7 +35,7 @@ impl Ledger {
         Ok(Self {
             store: Store::open(path, genesis)?,
             genesis: genesis.hash(),
-            params: genesis.params.clone(),
+            rules: genesis_rules(genesis)?,
             validators: genesis.validator_set()?,
             machine: ComputeMachine::default(),
         })
@@ -69,7 +70,7 @@ impl Ledger {
         let head = state.head();
         judge(&Context {
             genesis: &self.genesis,
-            params: &self.params,
+            rules: &self.rules,
             parent_height: head.height,
             parent: &head.hash,
             parent_validators: &self.validators,
@@ -112,6 +113,12 @@ impl Ledger {
     ) -> Result<(), StoreError> {
         self.store.commit(&CommitBatch::of(sealed, certificate))
     }
+}
+
+/// The rules of a chain without upgrades.
+fn genesis_rules(genesis: &Genesis) -> Result<Rules, StoreError> {
+    let schedule = Schedule::new(genesis, &[], RELEASED)?;
+    Ok(schedule.known_at(Height::ZERO).clone())
 }
 
 /// What a block's writes change in the state tree, with the new root. Dropping it is no part of

@@ -1,6 +1,7 @@
 //! `proofmill replay`: a stored chain, verified again.
 
 use anyhow::Context as _;
+use proofmill_chain::upgrades::{RELEASED, Schedule};
 use serde_json::json;
 
 use crate::cli::progress::Progress;
@@ -43,15 +44,22 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     limits::raise_open_files()?;
     let home = global.home()?;
     let genesis = genesis_file::load(&home.genesis())?;
+    let schedule = Schedule::new(&genesis, &[], RELEASED)?;
     let range = Range {
         from: args.from,
         to: args.to,
     };
     let mut bar: Option<Progress> = None;
-    let done = replay(&home.database(), &genesis, range, &mut |height, to, _| {
-        bar.get_or_insert_with(|| Progress::start("blocks", to.get()))
-            .at(height.get());
-    });
+    let done = replay(
+        &home.database(),
+        &genesis,
+        &schedule,
+        range,
+        &mut |height, to, _| {
+            bar.get_or_insert_with(|| Progress::start("blocks", to.get()))
+                .at(height.get());
+        },
+    );
     drop(bar);
     let done = done?;
     if global.json {

@@ -6,7 +6,7 @@ use proofmill_chain::types::units::{Amount, GRAIN_PER_MILL, Gas, Weight};
 use proofmill_chain::types::validator::Validator;
 use proofmill_chain::types::worker::WorkerTerms;
 
-use crate::dev_keys;
+use crate::{dev_keys, machine};
 
 /// The chain's name.
 pub const CHAIN_ID: &str = "devnet-1";
@@ -77,6 +77,7 @@ fn worker(index: u32) -> GenesisWorker {
 
 fn params() -> Params {
     Params {
+        machine_version: machine::VERSION,
         block_bytes_max: 4_194_304,
         block_transactions_max: 20_000,
         block_attestations_max: 4_096,

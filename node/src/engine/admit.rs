@@ -206,7 +206,7 @@ impl Engine {
             signed,
             id,
             bytes,
-            program: judge(signed, self.machine()),
+            program: judge(signed, self.machine(), self.params().machine_version),
             slots: Slots::default(),
         })?;
         // What is inadmissible now the pool says better: it knows what waits before it.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use proofmill_chain::crypto::verify::BatchSecret;
 use proofmill_chain::pipeline::{SeenTransactions, validate};
 use proofmill_chain::types::units::Height;
+use proofmill_chain::upgrades::{RELEASED, Schedule};
 
 use super::{Engine, EngineParts, ValidatorKeys};
 use crate::bench::chain::{Chain, Made};
@@ -26,6 +27,7 @@ fn chain_and_engine(place: &Path) -> (Chain, Engine) {
     let chain = Chain::start(&place.join("chain"), workload, &quiet).expect("a chain");
     let engine = Engine::new(EngineParts {
         store: Store::open(&place.join("engine"), &genesis).expect("a store"),
+        schedule: Schedule::new(&genesis, &[], RELEASED).expect("a schedule"),
         genesis,
         keys: ValidatorKeys {
             consensus: dev_keys::validator(0),

@@ -261,6 +261,33 @@ impl Mempool {
         Ok(dropped)
     }
 
+    /// Prices the waiting transactions by another base fee. One that no longer gives enough goes, and with
+    /// it the later ones of its sender; gives their ids.
+    pub fn set_base_fee(&mut self, base_fee: Amount) -> Vec<Hash> {
+        if base_fee == self.base_fee {
+            return Vec::new();
+        }
+        let before = std::mem::replace(self, Self::new(self.genesis, base_fee, self.limits));
+        self.sequence = before.sequence;
+        let mut dropped = Vec::new();
+        for queue in before.queues.into_values() {
+            let mut queue = queue.into_iter();
+            for entry in queue.by_ref() {
+                let max_fee = entry.signed.transaction.max_fee;
+                let priced = Entry::new(entry.signed, &self.genesis, base_fee, entry.sequence);
+                match priced.filter(|priced| priced.cost <= max_fee) {
+                    Some(priced) => self.push(priced),
+                    None => {
+                        dropped.push(entry.id);
+                        break;
+                    }
+                }
+            }
+            dropped.extend(queue.map(|entry| entry.id));
+        }
+        dropped
+    }
+
     fn check_alone(&self, signed: SignedTransaction, height: Height) -> Result<Entry, InsertError> {
         let (max_fee, expires_at) = (signed.transaction.max_fee, signed.transaction.expires_at);
         let entry = Entry::new(signed, &self.genesis, self.base_fee, self.sequence).ok_or(

@@ -375,3 +375,50 @@ fn a_block_takes_out_what_it_included_and_what_it_made_useless() {
     assert_eq!(f.selected(), [(2, 1), (3, 0)]);
     assert_eq!(f.pool.next_nonce(&id(1), Nonce::new(1)), Nonce::new(1));
 }
+
+#[test]
+fn another_base_fee_prices_what_waits_anew() {
+    let mut pool = Mempool::new(genesis(), BASE_FEE, MempoolLimits::default());
+    let account = |_: &AccountId| {
+        Ok(Account {
+            balance: Amount::new(1_000_000),
+            nonce: Nonce::ZERO,
+        })
+    };
+    let with_max_fee = |sender, nonce, max_fee| {
+        let mut signed = transfer(sender, nonce, 0);
+        signed.transaction.max_fee = Amount::new(max_fee);
+        signed
+    };
+    let weight = {
+        let signed = transfer(1, 0, 0);
+        let bytes = codec::encode(&signed).len();
+        signed.transaction.weight(bytes).get()
+    };
+    // Sender 1 gives enough for the new fee, sender 2 only until its second transaction.
+    let mut insert = |signed| {
+        let height = Height::new(1);
+        pool.insert(signed, height, account).expect("it is taken")
+    };
+    let kept = [
+        insert(with_max_fee(1, 0, 9 * weight)),
+        insert(with_max_fee(2, 0, 9 * weight)),
+    ];
+    let gone = [
+        insert(with_max_fee(2, 1, 8 * weight)),
+        insert(with_max_fee(2, 2, 9 * weight)),
+    ];
+    assert!(pool.set_base_fee(BASE_FEE).is_empty());
+    let bytes = pool.bytes();
+    assert_eq!(pool.set_base_fee(Amount::new(9)), gone);
+    assert_eq!((pool.len(), pool.bytes()), (2, bytes / 2));
+    assert!(kept.iter().all(|id| pool.contains(id)));
+    assert_eq!(pool.next_nonce(&id(2), Nonce::ZERO), Nonce::new(1));
+    assert_eq!(pool.select(EVERYTHING).len(), 2);
+    let refused = pool.insert(with_max_fee(2, 1, 8 * weight), Height::new(1), account);
+    let needed = Amount::new(9 * weight);
+    assert!(
+        matches!(&refused, Err(InsertError::FeeTooLow { needed: told, .. }) if *told == needed),
+        "{refused:?}"
+    );
+}

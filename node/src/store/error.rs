@@ -6,6 +6,7 @@ use proofmill_chain::codec::DecodeError;
 use proofmill_chain::state::StateError;
 use proofmill_chain::types::genesis::GenesisError;
 use proofmill_chain::types::hash::Hash;
+use proofmill_chain::upgrades::UpgradesError;
 
 /// What to do about damaged data.
 pub const CORRUPTION_ADVICE: &str = "move the database directory away, keep the consensus log beside it, and start again: the \
@@ -61,6 +62,9 @@ pub enum StoreError {
     /// The genesis starts no chain.
     #[error("genesis: {0}")]
     Genesis(#[from] GenesisError),
+    /// The list of upgrades makes no schedule.
+    #[error("upgrades: {0}")]
+    Upgrades(#[from] UpgradesError),
     /// A commit that does not follow the head; a bug of ours.
     #[error("commit refused: {0}")]
     Refused(String),

@@ -7,7 +7,7 @@ use proofmill_chain::types::units::{Height, Round};
 pub type Position = (Height, u32);
 
 /// The layout that this version writes.
-pub(super) const SCHEMA_VERSION: u32 = 3;
+pub(super) const SCHEMA_VERSION: u32 = 4;
 
 /// In `meta`: the height of the last block.
 pub(super) const META_HEAD: &[u8] = b"head";

@@ -20,7 +20,9 @@ use proofmill_chain::types::params::Params;
 use proofmill_chain::types::receipt::{Outcome, Receipt};
 use proofmill_chain::types::task::{Mode, Requirements, TaskSpec};
 use proofmill_chain::types::transaction::{Action, SignedTransaction, Transaction};
-use proofmill_chain::types::units::{Amount, Gas, Height, Nonce, Round, Weight};
+use proofmill_chain::types::units::{
+    Amount, Gas, Height, MachineVersion, Nonce, ProtocolVersion, Round, Weight,
+};
 use proofmill_chain::types::validator::Validator;
 use tempfile::TempDir;
 
@@ -33,6 +35,7 @@ fn account(number: u8) -> AccountId {
 
 fn params() -> Params {
     Params {
+        machine_version: MachineVersion::new(1),
         block_bytes_max: 1 << 20,
         block_transactions_max: 1000,
         block_attestations_max: 100,
@@ -175,6 +178,7 @@ fn next(store: &Store, mut transactions: Vec<SignedTransaction>) -> Next {
     let writes = Arc::new(WriteSet { writes });
     let patch = tree_after(store.state().tree(), &writes);
     let header = Header {
+        version: ProtocolVersion::new(1),
         chain: store.genesis().hash,
         height,
         round: Round::new(0),

@@ -6,7 +6,9 @@ use proofmill_chain::codec::{self, decode};
 use proofmill_chain::state::StateError;
 use proofmill_chain::state::reader::StateReader;
 use proofmill_chain::tree::{LeafValue, Lookup};
-use proofmill_chain::types::block::{BLOCK_BYTES_MAX, Block, Certificate, Header};
+use proofmill_chain::types::block::{
+    BLOCK_BYTES_MAX, Block, Certificate, HEADER_BYTES_MAX, Header,
+};
 use proofmill_chain::types::hash::Hash;
 use proofmill_chain::types::receipt::Receipt;
 use proofmill_chain::types::units::{Height, Round};
@@ -18,8 +20,6 @@ use super::state::long_record;
 use super::transactions::{self, Waiting};
 use super::{Head, Store, StoreError};
 
-/// Largest encoded header.
-pub(super) const HEADER_BYTES_MAX: usize = 4096;
 /// Largest encoded certificate: 256 validators at 96 bytes and room for the rest.
 pub(super) const CERTIFICATE_BYTES_MAX: usize = 64 << 10;
 /// Largest encoded list of a block's receipts.

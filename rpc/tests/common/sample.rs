@@ -8,7 +8,9 @@ use proofmill_chain::types::task::{
     Mode, Moment, Phase, Requirements, ResultClaim, ResultStatus, Seat, Settlement, Task,
 };
 use proofmill_chain::types::transaction::{Action, SignedTransaction, Transaction};
-use proofmill_chain::types::units::{Amount, Gas, Height, Nonce, Round, Weight};
+use proofmill_chain::types::units::{
+    Amount, Gas, Height, MachineVersion, Nonce, ProtocolVersion, Round, Weight,
+};
 use proofmill_chain::types::validator::{Validator, ValidatorSet};
 use proofmill_chain::types::worker::{Reputation, Worker, WorkerTerms};
 
@@ -22,6 +24,7 @@ pub(crate) fn hash(text: &str) -> Hash {
 
 pub(crate) fn params() -> Params {
     Params {
+        machine_version: MachineVersion::new(1),
         block_bytes_max: 4 << 20,
         block_transactions_max: 20_000,
         block_attestations_max: 1_000,
@@ -89,6 +92,7 @@ pub(crate) fn validators() -> ValidatorSet {
 pub(crate) fn block(genesis: &Hash) -> Block {
     let set = validators();
     let header = Header {
+        version: ProtocolVersion::new(1),
         chain: *genesis,
         height: Height::new(5),
         round: Round::new(0),
@@ -177,6 +181,7 @@ pub(crate) fn task(name: &str, at: u64, phase: Phase, seats: Vec<Seat>) -> Task 
         id: hash(name),
         requester: key(11).public(),
         program: Blob::new(b"\0asm".to_vec()).hash(),
+        machine_version: MachineVersion::new(1),
         input: Blob::new(b"six times seven".to_vec()).hash(),
         gas_limit: Gas::new(10_000_000),
         memory_pages: 16,

@@ -146,7 +146,7 @@ mod tests {
     use proofmill_chain::types::task::{
         Mode, Moment, Phase, Requirements, ResultClaim, ResultStatus, Seat, Task,
     };
-    use proofmill_chain::types::units::{Amount, Gas, Height};
+    use proofmill_chain::types::units::{Amount, Gas, Height, MachineVersion};
     use proofmill_rpc::api::{TaskContext, TaskView};
 
     use super::Told;
@@ -161,6 +161,7 @@ mod tests {
             id: hash,
             requester: worker(9),
             program: hash,
+            machine_version: MachineVersion::new(1),
             input: hash,
             gas_limit: Gas::new(1),
             memory_pages: 1,
