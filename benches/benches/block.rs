@@ -75,7 +75,7 @@ fn stages_of(
     size: usize,
 ) {
     let made = &fixture.made;
-    let block = decode(&made.bytes, context.params).expect("built blocks decode");
+    let block = decode(&made.bytes, context.rules).expect("built blocks decode");
     assert_eq!(*block.block(), made.block);
     let checked = check(block.clone(), context).expect("built blocks agree with themselves");
     let verified = verify(checked.clone(), context).expect("built blocks are signed");
@@ -91,7 +91,7 @@ fn stages_of(
 
     let bytes = &made.bytes;
     group.bench_function(id("decode", size), |b| {
-        b.iter(|| decode(black_box(bytes), context.params).expect("asserted above"));
+        b.iter(|| decode(black_box(bytes), context.rules).expect("asserted above"));
     });
     macro_rules! stage {
         ($name:literal, $input:expr, $stage:expr) => {

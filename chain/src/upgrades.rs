@@ -92,7 +92,9 @@ pub struct UnknownVersion {
     pub known: Vec<ProtocolVersion>,
 }
 
-fn listed(versions: &[ProtocolVersion]) -> String {
+/// Versions for people: `1, 2`.
+#[must_use]
+pub fn listed(versions: &[ProtocolVersion]) -> String {
     let texts: Vec<_> = versions.iter().map(ToString::to_string).collect();
     texts.join(", ")
 }

@@ -51,7 +51,7 @@ fn what_is_no_block_is_refused_before_anything_else() {
         Err(BlockError::Decode(DecodeError::Trailing(1)))
     );
     assert_eq!(
-        of(&vec![0; 40_001]),
+        of(&[&bytes[..4], &[0; 39_997]].concat()),
         Err(BlockError::Decode(DecodeError::TooLong {
             given: 40_001,
             most: 40_000

@@ -178,7 +178,7 @@ fn a_block_of_another_version_is_refused_before_anything_else_is_decoded() {
     assert_eq!(version_of(&bytes), Some(V1));
     assert_eq!(version_of(&codec::encode(&block.header)), Some(V1));
     assert_eq!(version_of(&bytes[..3]), None);
-    let mut other = bytes.clone();
+    let mut other = bytes;
     other[0] = 2;
     let mut junk = vec![0xff; 100];
     junk[..4].copy_from_slice(&other[..4]);

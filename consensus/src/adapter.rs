@@ -64,7 +64,17 @@ enum Pending {
     Value(Reply<LocallyProposedValue<Chain>>),
     Committed(Reply<()>),
     Next(Reply<Next<Chain>>),
-    Synced(Reply<SyncedValueOutcome<Chain>>),
+    Synced(Reply<SyncedValueOutcome<Chain>>, Certified),
+}
+
+/// A block that a peer sent beside a certificate, which the engine verified.
+#[derive(Clone)]
+struct Certified {
+    height: Height,
+    /// The hash that the certificate names.
+    block: Hash,
+    /// What the peer says has that hash.
+    bytes: Arc<[u8]>,
 }
 
 /// The loop's own state.

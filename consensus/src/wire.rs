@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::context::{self, Address, Chain, Value};
 pub(crate) use transfer::{
     DECIDED_MAX, PartWire, ProofWire, ProposedWire, RequestWire, ResponseWire, StatusWire,
-    StreamWire, extended,
+    StreamWire, certified, decided,
 };
 
 /// No round is later than this; consensus never comes near it.

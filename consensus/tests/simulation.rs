@@ -161,3 +161,25 @@ async fn a_node_whose_clock_is_behind_follows_and_votes_once_it_is_right() {
     network.assert_agreement(&[0, 2, 3], head + 4);
     network.stop_all().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certified_block_that_is_invalid_here_comes_with_its_certified_hash() {
+    let best = Network::new(&POWERS, 0, |_, _| {}).apps[0].me;
+    // The fifth machine follows, and refuses what the others decide.
+    let mut network = Network::new(&[40, 30, 20, 10, 0], 1000, |index, app| {
+        app.refused = (index == 4).then_some(best);
+    });
+    for index in ALL {
+        network.start(index).await;
+    }
+    network.reach(&ALL, 5).await;
+    network.start(4).await;
+    let mut heard = network.apps[4].certified_invalid.subscribe();
+    let heard = tokio::time::timeout(PATIENCE, heard.wait_for(Option::is_some)).await;
+    let heard = heard.expect("in time").expect("the sender lives").clone();
+    let (height, hash, bytes) = heard.expect("there is one");
+    let (certificate, decided) = network.apps[0].block(height.get());
+    assert_eq!((hash, &bytes[..]), (certificate.block, &decided[..]));
+    assert_eq!(network.apps[0].proposer(height.get()), best);
+    network.stop_all().await;
+}

@@ -27,8 +27,10 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use proofmill_chain::upgrades::{KnownVersion, RELEASED};
 
 use crate::home::Home;
+use crate::upgrades::{self, UpgradeNeeded};
 
 /// Where a devnet's first node answers.
 pub const RPC_DEFAULT: &str = "http://127.0.0.1:26650/rpc";
@@ -72,6 +74,9 @@ pub struct Global {
         hide_env_values = true
     )]
     pub home: Option<PathBuf>,
+    /// The protocol versions that this program knows. No flag sets them.
+    #[arg(skip = RELEASED)]
+    pub known: &'static [KnownVersion],
 }
 
 impl Global {
@@ -137,9 +142,18 @@ impl Cli {
             Err(error) if out::is_broken_pipe(&error) => ExitCode::SUCCESS,
             Err(error) => {
                 out::note(&format!("error: {}", with_causes(&error)));
-                ExitCode::FAILURE
+                exit_code(&error)
             }
         }
+    }
+}
+
+/// A service manager must tell a node that needs another release from one that failed.
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    if error.downcast_ref::<UpgradeNeeded>().is_some() {
+        ExitCode::from(upgrades::EXIT_STATUS)
+    } else {
+        ExitCode::FAILURE
     }
 }
 

@@ -19,12 +19,15 @@ use toml::{Table, Value};
 pub use self::keys::{KEYS, Key};
 use crate::genesis_file::nearest;
 use crate::home::Home;
+use crate::upgrades::Configured;
 
 /// Everything that an operator may choose.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
     /// The node's name for people.
     pub moniker: String,
+    /// The chain's upgrades; a development network has them in its genesis file.
+    pub upgrades: Vec<Configured>,
     /// The JSON-RPC server.
     pub rpc: Rpc,
     /// The network of consensus.
@@ -112,6 +115,7 @@ impl Default for Config {
         };
         Self {
             moniker: "node".into(),
+            upgrades: Vec::new(),
             rpc: Rpc {
                 listen: SocketAddr::from(([127, 0, 0, 1], 26_650)),
                 cors_origins: Vec::new(),

@@ -20,6 +20,8 @@ mod status;
 
 use std::path::PathBuf;
 
+use proofmill_chain::upgrades::{KnownVersion, Upgrade};
+
 pub use self::genesis::{CHAIN_ID, genesis};
 pub use self::layout::LayoutError;
 pub use self::ports::{NodePorts, PortError};
@@ -53,4 +55,8 @@ pub struct Options {
     pub ready_file: Option<PathBuf>,
     /// Whether to begin anew.
     pub reset: bool,
+    /// The upgrades that its genesis files get; when left out they stay as they are.
+    pub upgrades: Option<Vec<Upgrade>>,
+    /// The protocol versions that this program knows.
+    pub known: &'static [KnownVersion],
 }

@@ -29,13 +29,13 @@ use proofmill_chain::pipeline::{
 use proofmill_chain::state::StateError;
 use proofmill_chain::state::overlay::Overlay;
 use proofmill_chain::types::account::Account;
-use proofmill_chain::types::block::{Certificate, Header, version_of};
+use proofmill_chain::types::block::{Certificate, Header, header_version_under, version_of};
 use proofmill_chain::types::genesis::Genesis;
 use proofmill_chain::types::hash::{AccountId, Hash};
 use proofmill_chain::types::params::Params;
 use proofmill_chain::types::units::{Height, Round};
 use proofmill_chain::types::validator::ValidatorSet;
-use proofmill_chain::upgrades::{Schedule, UnknownVersion};
+use proofmill_chain::upgrades::{Schedule, UnknownVersion, listed};
 use tokio::sync::{Notify, watch};
 
 pub use self::admit::{AdmitError, Taken};
@@ -43,6 +43,7 @@ use crate::gossip::GossipHandle;
 use crate::machine::ComputeMachine;
 use crate::mempool::{AttestationLimits, AttestationPool, Mempool, MempoolLimits, Selection};
 use crate::store::{CommitBatch, Head, Store, StoreError};
+use crate::upgrades::UpgradeNeeded;
 
 /// Most valid blocks of one height kept until one is decided.
 const SEALED_MAX: usize = 16;
@@ -68,7 +69,7 @@ pub enum EngineError {
     },
     /// The next height has rules that this program does not know.
     #[error(transparent)]
-    Upgrade(#[from] UnknownVersion),
+    Upgrade(#[from] UpgradeNeeded),
     /// A decided block is not valid here: this node and the others disagree.
     #[error("decided block {height} is not valid on this node: {reason}")]
     Disagreement {
@@ -77,6 +78,23 @@ pub enum EngineError {
         /// Why.
         reason: String,
     },
+}
+
+impl From<UnknownVersion> for EngineError {
+    fn from(unknown: UnknownVersion) -> Self {
+        Self::Upgrade(unknown.into())
+    }
+}
+
+/// Why the node must stop.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Trouble {
+    /// It needs another release.
+    #[error(transparent)]
+    Upgrade(#[from] UpgradeNeeded),
+    /// Its disk or its ledger.
+    #[error("{0}")]
+    Failed(String),
 }
 
 /// The keys that a validator signs with.
@@ -131,7 +149,7 @@ pub struct Engine {
     last_commit: Mutex<Instant>,
     work: Notify,
     gossip: OnceLock<GossipHandle>,
-    trouble: watch::Sender<Option<String>>,
+    trouble: watch::Sender<Option<Trouble>>,
 }
 
 /// What waits for a block.
@@ -224,6 +242,14 @@ impl Engine {
         &self.schedule
     }
 
+    /// The largest block under any of the rules that this program can follow.
+    #[must_use]
+    pub fn block_bytes_max(&self) -> usize {
+        let sizes = self.schedule.known_rules();
+        let sizes = sizes.map(|(_, rules)| rules.params().block_bytes_max as usize);
+        sizes.max().unwrap_or_default()
+    }
+
     /// The parameters of the next height, or the last ones that this program knows.
     #[must_use]
     pub fn params(&self) -> &Params {
@@ -261,8 +287,9 @@ impl Engine {
         self.head.subscribe()
     }
 
-    /// Resolves with the reason once this node's own disk or ledger is in trouble: it must stop.
-    pub async fn trouble(&self) -> String {
+    /// Resolves with the reason once this node must stop: it needs another release, or its own disk or
+    /// ledger is in trouble.
+    pub async fn trouble(&self) -> Trouble {
         let mut trouble = self.trouble.subscribe();
         match trouble.wait_for(Option::is_some).await.as_deref() {
             Ok(Some(reason)) => reason.clone(),
@@ -280,9 +307,51 @@ impl Engine {
         if let Err(error) = &result
             && is_ours(error)
         {
-            self.trouble.send_replace(Some(error.to_string()));
+            self.stop_for(Trouble::Failed(error.to_string()));
         }
         result
+    }
+
+    /// Announces that the node must stop; the first reason stays.
+    fn stop_for(&self, trouble: Trouble) {
+        self.trouble.send_if_modified(|announced| {
+            let first = announced.is_none();
+            announced.get_or_insert(trouble);
+            first
+        });
+    }
+
+    /// Whether the rules of the next height are known; when they are not, the node stops.
+    ///
+    /// # Errors
+    /// With what is needed.
+    pub fn check_next_rules(&self) -> Result<(), UpgradeNeeded> {
+        let next = self.store.head().height.next();
+        self.schedule.at(next).map(drop).map_err(|unknown| {
+            let needed = UpgradeNeeded::from(unknown);
+            self.stop_for(needed.clone().into());
+            needed
+        })
+    }
+
+    /// Looks at bytes that are invalid here although a certificate of the next height names their
+    /// hash. When the header under that hash is of another version than ours, the node stops.
+    pub fn certified_elsewhere(&self, height: Height, block: &Hash, bytes: &[u8]) {
+        let Ok(rules) = self.schedule.at(height) else {
+            return;
+        };
+        if version_of(bytes) == Some(rules.version()) {
+            return;
+        }
+        let Some(certified) = header_version_under(block, bytes) else {
+            return;
+        };
+        self.stop_for(Trouble::Upgrade(UpgradeNeeded::Certified {
+            height,
+            certified,
+            ours: rules.version(),
+            known: listed(self.schedule.known_versions()),
+        }));
     }
 
     pub(crate) fn pools(&self) -> MutexGuard<'_, Pools> {
@@ -433,7 +502,8 @@ impl Engine {
     /// Makes a decided block the head. Blocking; durable when it returns.
     ///
     /// # Errors
-    /// Every error is fatal: the node must stop.
+    /// Every error is fatal: the node must stop. [`EngineError::Upgrade`] says that the block is
+    /// committed and the next one needs another release.
     pub fn apply(&self, certificate: &Certificate, bytes: &[u8]) -> Result<(), EngineError> {
         // What is only staged is not done: a write that failed must not pass for one that was made.
         if certificate.height <= self.store.durable_head().height {
@@ -470,7 +540,8 @@ impl Engine {
                 reason: error.to_string(),
             })?;
         self.commit(&sealed, certificate)?;
-        self.after_commit(&sealed)
+        self.after_commit(&sealed)?;
+        Ok(self.check_next_rules()?)
     }
 
     fn commit(&self, sealed: &SealedBlock, certificate: &Certificate) -> Result<(), EngineError> {

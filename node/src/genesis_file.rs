@@ -4,13 +4,82 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use proofmill_chain::types::genesis::{DEVNET_PREFIX, Genesis, GenesisError};
+use proofmill_chain::types::genesis::{
+    DEVNET_PREFIX, Genesis, GenesisAccount, GenesisError, GenesisWorker,
+};
 use proofmill_chain::types::hash::AccountId;
+use proofmill_chain::types::params::Params;
+use proofmill_chain::types::validator::Validator;
+use proofmill_chain::upgrades::Upgrade;
+use serde::{Deserialize, Serialize};
 
 use crate::dev_keys;
 
 /// Largest genesis file, in bytes.
 pub const GENESIS_BYTES_MAX: u64 = 64 << 20;
+
+/// A genesis and, on a development network, the chain's upgrades, which are not part of the genesis hash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GenesisFile {
+    /// What the chain starts from.
+    pub genesis: Genesis,
+    /// The upgrades, ascending; none on a chain that is not a development network.
+    pub upgrades: Vec<Upgrade>,
+}
+
+impl From<Genesis> for GenesisFile {
+    fn from(genesis: Genesis) -> Self {
+        Self {
+            genesis,
+            upgrades: Vec::new(),
+        }
+    }
+}
+
+/// The fields of the file.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fields {
+    chain_id: String,
+    genesis_time_ms: u64,
+    params: Params,
+    validators: Vec<Validator>,
+    accounts: Vec<GenesisAccount>,
+    workers: Vec<GenesisWorker>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    upgrades: Vec<Upgrade>,
+}
+
+impl From<Fields> for GenesisFile {
+    fn from(fields: Fields) -> Self {
+        Self {
+            genesis: Genesis {
+                chain_id: fields.chain_id,
+                genesis_time_ms: fields.genesis_time_ms,
+                params: fields.params,
+                validators: fields.validators,
+                accounts: fields.accounts,
+                workers: fields.workers,
+            },
+            upgrades: fields.upgrades,
+        }
+    }
+}
+
+impl From<GenesisFile> for Fields {
+    fn from(file: GenesisFile) -> Self {
+        let GenesisFile { genesis, upgrades } = file;
+        Self {
+            chain_id: genesis.chain_id,
+            genesis_time_ms: genesis.genesis_time_ms,
+            params: genesis.params,
+            validators: genesis.validators,
+            accounts: genesis.accounts,
+            workers: genesis.workers,
+            upgrades,
+        }
+    }
+}
 
 /// Why a genesis file starts no chain.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +118,17 @@ pub enum GenesisFileError {
         /// The chain's name.
         chain_id: String,
     },
+    /// Upgrades of a chain that takes them from its nodes' configuration.
+    #[error(
+        "{path}: `upgrades` may stand in the genesis file of a chain whose chain_id begins with \
+         `{DEVNET_PREFIX}` only, not of `{chain_id}`: put them into the configuration (`upgrades`)"
+    )]
+    Upgrades {
+        /// Where.
+        path: PathBuf,
+        /// The chain's name.
+        chain_id: String,
+    },
     /// A rule for genesis is broken.
     #[error("{path}: {error}")]
     Rule {
@@ -63,7 +143,7 @@ pub enum GenesisFileError {
 ///
 /// # Errors
 /// Each variant of [`GenesisFileError`].
-pub fn load(path: &Path) -> Result<Genesis, GenesisFileError> {
+pub fn load(path: &Path) -> Result<GenesisFile, GenesisFileError> {
     let io_error = |error| GenesisFileError::Io {
         path: path.into(),
         error,
@@ -82,12 +162,19 @@ pub fn load(path: &Path) -> Result<Genesis, GenesisFileError> {
 ///
 /// # Errors
 /// As [`load`], except that nothing is read.
-pub fn parse(path: &Path, text: &str) -> Result<Genesis, GenesisFileError> {
-    let genesis: Genesis =
+pub fn parse(path: &Path, text: &str) -> Result<GenesisFile, GenesisFileError> {
+    let fields: Fields =
         serde_json::from_str(text).map_err(|error| GenesisFileError::Malformed {
             path: path.into(),
             message: explained(&error.to_string()),
         })?;
+    let GenesisFile { genesis, upgrades } = fields.into();
+    if !genesis.is_devnet() && !upgrades.is_empty() {
+        return Err(GenesisFileError::Upgrades {
+            path: path.into(),
+            chain_id: genesis.chain_id,
+        });
+    }
     if !genesis.is_devnet()
         && let Some((key, place)) = dev_key(&genesis)
     {
@@ -102,16 +189,16 @@ pub fn parse(path: &Path, text: &str) -> Result<Genesis, GenesisFileError> {
         path: path.into(),
         error,
     })?;
-    Ok(genesis)
+    Ok(GenesisFile { genesis, upgrades })
 }
 
-/// The file's text of a genesis: what [`load`] reads.
+/// The text of a genesis file: what [`load`] reads.
 ///
 /// # Panics
 /// Never: a genesis is made of strings, numbers and lists.
 #[must_use]
-pub fn text(genesis: &Genesis) -> String {
-    let mut text = serde_json::to_string_pretty(genesis)
+pub fn text(file: &GenesisFile) -> String {
+    let mut text = serde_json::to_string_pretty(&Fields::from(file.clone()))
         .expect("a genesis has only values that JSON can express");
     text.push('\n');
     text
@@ -192,15 +279,15 @@ mod tests {
         let place = tempfile::tempdir().expect("a directory");
         let path = place.path().join("genesis.json");
         let genesis = devnet::genesis(2, 1);
-        std::fs::write(&path, text(&genesis)).expect("a file");
-        let read = load(&path).expect("a genesis");
+        std::fs::write(&path, text(&genesis.clone().into())).expect("a file");
+        let read = load(&path).expect("a genesis").genesis;
         assert_eq!(read, genesis);
         assert_eq!(read.hash(), genesis.hash());
     }
 
     #[test]
     fn a_misspelt_field_is_answered_with_the_nearest() {
-        let whole = text(&devnet::genesis(1, 1));
+        let whole = text(&devnet::genesis(1, 1).into());
         let message = refusal(&whole.replace("\"base_fee\"", "\"basefee\""));
         assert!(message.contains("unknown field `basefee`"), "{message}");
         assert!(message.contains("did you mean `base_fee`?"), "{message}");
@@ -216,7 +303,7 @@ mod tests {
     fn development_keys_are_refused_on_a_public_chain() {
         let mut genesis = devnet::genesis(1, 1);
         genesis.chain_id = "mainnet-1".into();
-        let refused = parse(Path::new("g"), &text(&genesis));
+        let refused = parse(Path::new("g"), &text(&genesis.into()));
         assert!(
             matches!(&refused, Err(GenesisFileError::DevKey { .. })),
             "{refused:?}"
@@ -232,7 +319,7 @@ mod tests {
     fn a_broken_rule_is_named() {
         let mut genesis = devnet::genesis(1, 1);
         genesis.validators.clear();
-        assert!(refusal(&text(&genesis)).contains("0 validators"));
+        assert!(refusal(&text(&genesis.into())).contains("0 validators"));
     }
 
     #[test]

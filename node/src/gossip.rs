@@ -130,6 +130,8 @@ pub struct GossipConfig {
     pub seed: Zeroizing<[u8; 32]>,
     /// Genesis hash of the chain.
     pub genesis: Hash,
+    /// Names the chain's list of upgrades, as this node has it; peers hear of it.
+    pub upgrades: Hash,
 }
 
 impl fmt::Debug for GossipConfig {
@@ -186,6 +188,8 @@ pub struct Peer {
     pub address: Multiaddr,
     /// Whether it receives what we publish.
     pub subscribed: bool,
+    /// Names its list of upgrades, once it has said so.
+    pub upgrades: Option<Hash>,
 }
 
 /// What was counted since the start.

@@ -24,6 +24,7 @@ pub mod start;
 pub mod stop;
 pub mod store;
 pub mod telemetry;
+pub mod upgrades;
 pub mod worker;
 
 /// The program's version.

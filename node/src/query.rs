@@ -26,6 +26,7 @@ use proofmill_rpc::port::{Query, Submit};
 use proofmill_chain::check::TransactionError;
 
 use crate::engine::{AdmitError, Engine, Taken, clock_ms};
+use crate::gossip::GossipHandle;
 use crate::mempool::InsertError;
 use crate::store::StoreError;
 
@@ -79,6 +80,17 @@ impl NodePort {
     }
 }
 
+impl NodePort {
+    /// How many connected peers say that they have another list of upgrades.
+    fn peers_with_other_upgrades(&self) -> u32 {
+        let ours = self.engine.schedule().hash();
+        let peers = self.engine.gossip().map(GossipHandle::peers);
+        let peers = peers.unwrap_or_default();
+        let others = peers.iter().filter_map(|peer| peer.upgrades);
+        u32::try_from(others.filter(|theirs| *theirs != ours).count()).unwrap_or(u32::MAX)
+    }
+}
+
 fn block_height(engine: &Engine, block: BlockRef) -> Result<Height, ErrorOf> {
     let height = match block {
         BlockRef::Head => engine.store().durable_head().height,
@@ -108,6 +120,13 @@ impl Query for NodePort {
             commit: crate::COMMIT.to_owned(),
             chain_id: self.engine.genesis().caip2(),
             genesis_hash: self.engine.genesis_hash(),
+            protocol_version: self
+                .engine
+                .schedule()
+                .known_at(head.height.next())
+                .version(),
+            upgrades_hash: self.engine.schedule().hash(),
+            peers_with_other_upgrades: self.peers_with_other_upgrades(),
             moniker: self.moniker.clone(),
             validator: is_validator.then_some(validator),
             head: HeadView {

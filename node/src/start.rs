@@ -1,16 +1,18 @@
 //! A running node: store, engine, gossip, consensus and front end, started and stopped in order.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use futures::FutureExt as _;
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
 use proofmill_chain::crypto::verify::BatchSecret;
 use proofmill_chain::pipeline::{SEEN_MAX, SeenTransactions};
-use proofmill_chain::upgrades::{RELEASED, Schedule};
+use proofmill_chain::types::units::Height;
+use proofmill_chain::upgrades::KnownVersion;
 use proofmill_consensus::{EngineConfig, EngineHandle, EngineStatus, Timeouts};
 use proofmill_rpc::http::{Options, Server};
 use proofmill_rpc::port::Ports;
@@ -20,12 +22,12 @@ use zeroize::Zeroizing;
 
 use crate::config::Config;
 use crate::engine::application::ConsensusPort;
-use crate::engine::{Engine, EngineParts, ValidatorKeys};
+use crate::engine::{Engine, EngineParts, Trouble, ValidatorKeys};
 use crate::gossip::{Gossip, GossipConfig, Incoming};
 use crate::home::{Home, write_atomically};
 use crate::query::NodePort;
-use crate::store::Store;
-use crate::{genesis_file, keys, limits};
+use crate::store::{History, Store};
+use crate::{genesis_file, keys, limits, upgrades};
 
 /// How long a round waits for its proposal: a block of the largest size is built, sent and judged
 /// within it on two busy cores.
@@ -50,17 +52,21 @@ struct Ready {
 pub async fn run(
     home: Home,
     config: Config,
+    known: &'static [KnownVersion],
     ready_file: Option<PathBuf>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<()> {
     limits::check_disk(home.path())?;
-    let engine = open_engine(&home, &config).await?;
+    let engine = open_engine(&home, &config, known).await?;
+    engine.check_next_rules()?;
+    announce_upgrades(&engine);
     let network_seed = keys::read(&home.node_key()).context("node key")?.seed();
     let (gossip, incoming) = Gossip::start(&GossipConfig {
         listen: config.gossip.listen.clone(),
         peers: config.gossip.peers.clone(),
         seed: Zeroizing::new(network_seed),
         genesis: engine.genesis_hash(),
+        upgrades: engine.schedule().hash(),
     })
     .context("gossip")?;
     engine.attach_gossip(gossip.clone());
@@ -102,7 +108,7 @@ pub async fn run(
                 propose: PROPOSE_TIMEOUT,
                 ..Timeouts::default()
             },
-            max_block_bytes: engine.params().block_bytes_max as usize,
+            max_block_bytes: engine.block_bytes_max(),
         },
         Arc::new(ConsensusPort(Arc::clone(&engine))),
     )
@@ -128,11 +134,11 @@ pub async fn run(
             tracing::info!("stopping");
             Ok(())
         }
-        reason = engine.trouble() => bail_with(&reason),
+        reason = engine.trouble() => Err(stopped_by(reason)),
         full = disk_full(&home) => Err(anyhow::Error::new(full)),
         ended = handle.stopped() => match ended {
             Ok(()) => bail_with("consensus ended without being asked to"),
-            Err(error) => Err(anyhow::Error::new(error)),
+            Err(error) => Err(engine.trouble().now_or_never().map_or_else(|| error.into(), stopped_by)),
         },
         served = &mut serving => match served {
             Ok(Ok(())) => bail_with("the front end ended without being asked to"),
@@ -156,6 +162,33 @@ pub async fn run(
     outcome
 }
 
+/// The files of another version may fail in many ways; that it is another version says more.
+fn other_layout_or(database: &Path, error: anyhow::Error) -> anyhow::Error {
+    History::other_layout(database).map_or(error, anyhow::Error::new)
+}
+
+/// Names the upgrades that are still to come, and warns of one that this program does not know.
+fn announce_upgrades(engine: &Engine) {
+    let next = engine.store().head().height.next();
+    let schedule = engine.schedule();
+    let rules = schedule.known_at(next);
+    tracing::info!(version = %rules.version(), upgrades = %schedule.hash(), "protocol");
+    for (height, later) in schedule.known_rules().filter(|(from, _)| *from > next) {
+        tracing::info!(%height, version = %later.version(), "an upgrade is to come");
+    }
+    if let Err(unknown) = schedule.at(Height::new(u64::MAX)) {
+        tracing::warn!("{unknown}: the node will stop before it");
+    }
+}
+
+/// The error of a node that must stop, with its type: it decides the exit status.
+fn stopped_by(trouble: Trouble) -> anyhow::Error {
+    match trouble {
+        Trouble::Upgrade(needed) => anyhow::Error::new(needed),
+        Trouble::Failed(reason) => anyhow::anyhow!(reason),
+    }
+}
+
 /// Resolves when the disk is nearly full: the node stops while it can still close everything.
 async fn disk_full(home: &Home) -> limits::LimitError {
     loop {
@@ -177,8 +210,15 @@ fn read_keys(home: &Home) -> Result<ValidatorKeys> {
     })
 }
 
-async fn open_engine(home: &Home, config: &Config) -> Result<Arc<Engine>> {
-    let genesis = genesis_file::load(&home.genesis())?;
+async fn open_engine(
+    home: &Home,
+    config: &Config,
+    known: &'static [KnownVersion],
+) -> Result<Arc<Engine>> {
+    let file = genesis_file::load(&home.genesis())
+        .map_err(|error| other_layout_or(&home.database(), error.into()))?;
+    let schedule = upgrades::schedule(&file, &config.upgrades, known)?;
+    let genesis = file.genesis;
     let keys = read_keys(home)?;
     let database = home.database();
     let idle = Duration::from_millis(config.block.idle_ms);
@@ -186,7 +226,6 @@ async fn open_engine(home: &Home, config: &Config) -> Result<Arc<Engine>> {
     let secret = random()?;
     let seen = SeenTransactions::new(SEEN_MAX, u64::from_le_bytes(random()?));
     let engine = tokio::task::spawn_blocking(move || -> Result<Engine> {
-        let schedule = Schedule::new(&genesis, &[], RELEASED)?;
         let store = Store::open(&database, &genesis)?;
         let head = store.head();
         tracing::info!(height = %head.height, hash = %head.hash, "store opened");

@@ -70,7 +70,9 @@ fn told(output: &Path) -> Option<u64> {
 
 /// Opens what is left, twice, and replays it; gives the head's height.
 fn is_whole(home: &Home, told: u64) -> Height {
-    let genesis = genesis_file::load(&home.genesis()).expect("a genesis");
+    let genesis = genesis_file::load(&home.genesis())
+        .expect("a genesis")
+        .genesis;
     let mut head = None;
     for _ in 0..2 {
         // Opening compares the state's root with the header's.

@@ -105,7 +105,9 @@ fn a_chain_replays_whole_and_in_part_and_stays_as_it_is() {
     assert_eq!(files(home.path()), before, "nothing was written");
 
     // A node that has the database open does not keep it from being read.
-    let genesis = genesis_file::load(&home.genesis()).expect("a genesis");
+    let genesis = genesis_file::load(&home.genesis())
+        .expect("a genesis")
+        .genesis;
     let store = Store::open(&home.database(), &genesis).expect("it is whole");
     let again = replayed(&replay(&home, &["--json"]));
     assert_eq!(again["hash"], whole["hash"]);

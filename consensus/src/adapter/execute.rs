@@ -7,19 +7,18 @@ use arc_malachitebft_app_channel::{NetworkMsg, Reply};
 use arc_malachitebft_core_types::ValueOrigin;
 use arc_malachitebft_engine::consensus::ConsensusMsg;
 use arc_malachitebft_sync::RawDecidedValue;
-use bytes::Bytes;
 use proofmill_chain::types::units::Height;
 use tokio::sync::mpsc;
 
 use super::translate::{stream_message, value_of};
-use super::{Adapter, Serving};
+use super::{Adapter, Certified, Pending, Serving};
 use crate::application::Application;
 use crate::context::{self, Chain};
 use crate::core::{
-    Command, Event, Job, Loaded, PartMessage, Stored, Timer, Verdict, announcement_bytes, split,
+    Answer, SyncOutcome, Command, Event, Job, Loaded, PartMessage, Stored, Timer, Verdict, announcement_bytes, split,
 };
 use crate::undecided::UndecidedProposal;
-use crate::wire::{DECIDED_MAX, extended};
+use crate::wire::{self, DECIDED_MAX};
 
 type App = Arc<dyn Application>;
 
@@ -30,6 +29,19 @@ impl Adapter {
         match command {
             Command::Answer { ticket, answer } => {
                 if let Some(pending) = serving.pending.remove(&ticket) {
+                    if let Pending::Synced(_, certified) = &pending
+                        && answer == Answer::Synced(SyncOutcome::PeerFault)
+                    {
+                        let Certified {
+                            height,
+                            block,
+                            bytes,
+                        } = certified.clone();
+                        tasks.spawn_blocking(move || {
+                            app.certified_invalid(height, &block, &bytes);
+                            None
+                        });
+                    }
                     self.answer(pending, answer);
                 }
             }
@@ -273,8 +285,7 @@ fn read_decided(
                 if size > bytes_max && !values.is_empty() {
                     break;
                 }
-                let bytes = Bytes::copy_from_slice(&bytes);
-                values.push(RawDecidedValue::new(bytes, extended(&certificate)));
+                values.push(wire::decided(&certificate, &bytes));
             }
             Ok(None) => break,
             Err(error) => {

@@ -1,5 +1,7 @@
 //! Engine messages as events, and answers as the engine's types.
 
+use std::sync::Arc;
+
 use arc_malachitebft_app_channel::AppMsg;
 use arc_malachitebft_app_channel::app::types::LocallyProposedValue;
 use arc_malachitebft_core_consensus::ProposedValue;
@@ -13,9 +15,10 @@ use proofmill_chain::types::units::{Height, Round};
 use proofmill_chain::types::validator;
 use tokio::sync::oneshot;
 
-use super::{Adapter, Pending, Serving};
+use super::{Adapter, Certified, Pending, Serving};
 use crate::context::{self, Address, Chain, Value, round_of, round_or_nil};
 use crate::core::{Answer, Event, Part, PartMessage, Peer, Proposed, SyncOutcome};
+use crate::wire;
 
 /// Answers; when nobody listens any more the engine is stopping and the answer has no use.
 fn send<T>(reply: oneshot::Sender<T>, value: T) {
@@ -107,13 +110,25 @@ impl Adapter {
                 proposer,
                 value_bytes,
                 reply,
-            } => Event::SyncedValue {
-                ticket: serving.ticket(Pending::Synced(reply)),
-                height: height.0,
-                round: round_of(round),
-                proposer: proposer.0,
-                bytes: value_bytes.as_ref().into(),
-            },
+            } => {
+                let Some((block, bytes)) = wire::certified(&value_bytes) else {
+                    send(reply, SyncedValueOutcome::PeerFault);
+                    return None;
+                };
+                let certified = Certified {
+                    height: height.0,
+                    block,
+                    bytes: bytes.into(),
+                };
+                let bytes = Arc::clone(&certified.bytes);
+                Event::SyncedValue {
+                    ticket: serving.ticket(Pending::Synced(reply, certified)),
+                    height: height.0,
+                    round: round_of(round),
+                    proposer: proposer.0,
+                    bytes,
+                }
+            }
             AppMsg::GetHistoryMinHeight { reply } => {
                 self.history_min(serving, reply);
                 return None;
@@ -158,7 +173,7 @@ impl Adapter {
                 send(reply, local_value(height, round, block));
             }
             (Pending::Committed(reply), Answer::Committed) => send(reply, ()),
-            (Pending::Synced(reply), Answer::Synced(outcome)) => {
+            (Pending::Synced(reply, _), Answer::Synced(outcome)) => {
                 send(reply, synced_outcome(&outcome));
             }
             // Dropping the reply is the answer: the engine goes on by its time-outs.

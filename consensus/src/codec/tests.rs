@@ -6,7 +6,7 @@ use arc_malachitebft_core_types::{
 };
 use arc_malachitebft_engine::util::streaming::{StreamContent, StreamId};
 use arc_malachitebft_peer::PeerId;
-use arc_malachitebft_sync::{RawDecidedValue, ValueRequest, ValueResponse};
+use arc_malachitebft_sync::{ValueRequest, ValueResponse};
 use proofmill_chain::types::block::{Certificate, CommitSignature};
 use proofmill_chain::types::hash::{AccountId, Hash, Signature};
 use proofmill_chain::types::units;
@@ -17,7 +17,7 @@ use super::*;
 use crate::context::{Address, Height, Proposal, Value, Vote};
 use crate::core::Announcement;
 use crate::undecided::UndecidedProposal;
-use crate::wire::extended;
+use crate::wire::decided as decided_value;
 
 fn hash() -> impl Strategy<Value = Hash> {
     any::<[u8; 32]>().prop_map(Hash::new)
@@ -267,7 +267,7 @@ proptest! {
         let values = decided
             .iter()
             .map(|(certificate, block)| {
-                RawDecidedValue::new(Bytes::copy_from_slice(block), extended(certificate))
+                decided_value(certificate, block)
             })
             .collect();
         let response = Response::<Chain>::ValueResponse(ValueResponse::new(first, values));
@@ -289,7 +289,7 @@ proptest! {
         at in any::<prop::sample::Index>(),
         byte in any::<u8>(),
     ) {
-        let value = RawDecidedValue::new(Bytes::from_static(b"block"), extended(&certificate));
+        let value = decided_value(&certificate, b"block");
         let first = Height(certificate.height);
         let response = ValueResponse::new(first, vec![value]);
         let messages = [

@@ -255,7 +255,10 @@ impl TryFrom<&Response<Chain>> for ResponseWire {
         let decided = response.values.iter().map(|value| {
             Ok(DecidedWire {
                 certificate: certificate_of(&value.certificate)?,
-                block: Blob::new(value.value_bytes.to_vec()),
+                block: Blob::new(
+                    certified(&value.value_bytes)
+                        .map_or_else(Vec::new, |(_, block)| block.to_vec()),
+                ),
             })
         });
         Ok(Self {
@@ -275,14 +278,28 @@ impl TryFrom<ResponseWire> for Response<Chain> {
             let signatures = decided.certificate.signatures.len();
             at_most("signatures", signatures, VALIDATORS_MAX)?;
             bounded(decided.certificate.round)?;
-            values.push(RawDecidedValue::new(
-                Bytes::from(decided.block.into_bytes()),
-                extended(&decided.certificate),
+            values.push(self::decided(
+                &decided.certificate,
+                decided.block.as_bytes(),
             ));
         }
         let first = context::Height(wire.first);
         Ok(Self::ValueResponse(ValueResponse::new(first, values)))
     }
+}
+
+/// A decided block as the engine carries it: the hash that its certificate names, then its bytes. The
+/// engine verifies the certificate but gives the application the bytes alone; with the hash before them
+/// the application knows what was certified. On the wire the hash stands in the certificate only.
+pub(crate) fn decided(certificate: &Certificate, block: &[u8]) -> RawDecidedValue<Chain> {
+    let bytes = [certificate.block.as_bytes(), block].concat();
+    RawDecidedValue::new(Bytes::from(bytes), extended(certificate))
+}
+
+/// The certified hash and the bytes that [`decided`] put together.
+pub(crate) fn certified(bytes: &[u8]) -> Option<(Hash, &[u8])> {
+    let (hash, block) = bytes.split_first_chunk()?;
+    Some((Hash::new(*hash), block))
 }
 
 /// The engine's form of a certificate, without extensions.

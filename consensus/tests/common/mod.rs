@@ -66,6 +66,8 @@ pub(crate) struct App {
     pub(crate) clock_skew_ms: watch::Sender<i64>,
     /// A height that cannot be committed.
     pub(crate) broken_at: Option<Height>,
+    /// Height, hash and bytes of a certified block that is invalid here.
+    pub(crate) certified_invalid: watch::Sender<Option<(Height, Hash, Vec<u8>)>>,
     /// Heights up to this one are due at once, later ones never.
     pub(crate) work: watch::Sender<Height>,
 }
@@ -192,6 +194,11 @@ impl Application for App {
         Verdict::Valid
     }
 
+    fn certified_invalid(&self, height: Height, block: &Hash, bytes: &[u8]) {
+        let heard = (height, *block, bytes.to_vec());
+        self.certified_invalid.send_replace(Some(heard));
+    }
+
     async fn commit(&self, certificate: Certificate, bytes: Arc<[u8]>) -> Result<(), AppError> {
         let height = certificate.height;
         if self.broken_at == Some(height) {
@@ -289,6 +296,7 @@ impl Network {
                 refused: None,
                 clock_skew_ms: watch::Sender::new(0),
                 broken_at: None,
+                certified_invalid: watch::Sender::new(None),
                 work: watch::Sender::new(Height::new(u64::MAX)),
             };
             adjust(index, &mut app);

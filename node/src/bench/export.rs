@@ -47,7 +47,7 @@ pub fn export(
         return Err(HomeError::NotEmpty(home.path().into()).into());
     }
     let workload = Workload::new(shape, watch);
-    let genesis = genesis_file::text(workload.genesis());
+    let genesis = genesis_file::text(&workload.genesis().clone().into());
     check_genesis(shape.accounts, genesis.len())?;
     let keys = NodeKeys {
         validator: dev_keys::validator(0),

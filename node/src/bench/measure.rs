@@ -231,7 +231,7 @@ pub(super) fn reference(
 
 /// A block's way but the disk, one stage after the other, each timed.
 fn walk(made: &Made, context: &Context<'_>) -> Result<Way, BlockError> {
-    let (decode_us, block) = timed(|| decode(&made.bytes, context.params));
+    let (decode_us, block) = timed(|| decode(&made.bytes, context.rules));
     let block = block?;
     let (check_us, checked) = timed(|| check(block, context));
     let checked = checked?;

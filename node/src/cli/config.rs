@@ -35,6 +35,9 @@ pub struct Flags {
     /// The node's name, for people
     #[arg(long, value_name = "NAME")]
     pub moniker: Option<String>,
+    /// The chain's upgrades, VERSION@HEIGHT, separated by commas
+    #[arg(long, value_name = "UPGRADES")]
+    pub upgrades: Option<String>,
     /// Where the JSON-RPC server listens
     #[arg(long, value_name = "IP:PORT")]
     pub rpc_listen: Option<String>,
@@ -80,6 +83,7 @@ impl Flags {
         let mut overrides = Overrides::default();
         let given = [
             ("moniker", &self.moniker),
+            ("upgrades", &self.upgrades),
             ("rpc.listen", &self.rpc_listen),
             ("rpc.cors_origins", &self.rpc_cors_origins),
             ("consensus.listen", &self.consensus_listen),

@@ -9,6 +9,7 @@ use crate::cli::{Global, RPC_DEFAULT, out};
 use crate::devnet::{
     Event, NodePorts, Options, PORT, Ready, Status, Summary, run as run_devnet, status,
 };
+use crate::upgrades::Configured;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -43,6 +44,9 @@ pub struct Args {
     /// Remove the devnet in the directory and begin anew
     #[arg(long)]
     pub reset: bool,
+    /// Upgrades of the protocol, VERSION@HEIGHT, separated by commas [default: as laid out]
+    #[arg(long, value_name = "UPGRADES", value_delimiter = ',')]
+    pub upgrades: Option<Vec<Configured>>,
 }
 
 /// What to do with a development network.
@@ -77,6 +81,10 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         port: args.port,
         ready_file: args.ready_file,
         reset: args.reset,
+        upgrades: args
+            .upgrades
+            .map(|list| list.into_iter().map(|upgrade| upgrade.0).collect()),
+        known: global.known,
     };
     run_devnet(&options, &mut |event| {
         match event {

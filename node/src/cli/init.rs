@@ -37,9 +37,9 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         .home
         .clone()
         .context("say with --home which directory becomes the node's home")?;
-    let genesis = match &args.genesis {
+    let file = match &args.genesis {
         Some(path) => genesis_file::load(path)?,
-        None => devnet::genesis(devnet::VALIDATORS, devnet::WORKERS),
+        None => devnet::genesis(devnet::VALIDATORS, devnet::WORKERS).into(),
     };
     let config = Config {
         moniker: args.moniker,
@@ -51,7 +51,8 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         beacon: keys::generate()?,
         node: keys::generate()?,
     };
-    let text = genesis_file::text(&genesis);
+    let text = genesis_file::text(&file);
+    let genesis = &file.genesis;
     let home = Home::new(home).create(&node_keys, &text, &config.to_commented_toml())?;
     let validator = node_keys.validator.public();
     let beacon = node_keys.beacon.public();

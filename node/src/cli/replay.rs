@@ -1,13 +1,13 @@
 //! `proofmill replay`: a stored chain, verified again.
 
 use anyhow::Context as _;
-use proofmill_chain::upgrades::{RELEASED, Schedule};
 use serde_json::json;
 
 use crate::cli::progress::Progress;
 use crate::cli::{Global, out};
+use crate::config::{Config, Overrides};
 use crate::replay::{Range, Replayed, replay};
-use crate::{genesis_file, limits};
+use crate::{genesis_file, limits, upgrades};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -43,8 +43,10 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         .context("say with --home which node's chain to replay")?;
     limits::raise_open_files()?;
     let home = global.home()?;
-    let genesis = genesis_file::load(&home.genesis())?;
-    let schedule = Schedule::new(&genesis, &[], RELEASED)?;
+    let file = genesis_file::load(&home.genesis())?;
+    let config = Config::load(&home, &Overrides::default())?;
+    let schedule = upgrades::schedule(&file, &config.upgrades, global.known)?;
+    let genesis = file.genesis;
     let range = Range {
         from: args.from,
         to: args.to,

@@ -33,7 +33,7 @@ pub struct Args {
     pub exit_with_parent: bool,
     /// The configuration's flags.
     #[command(flatten)]
-    pub config: Flags,
+    pub config: Box<Flags>,
 }
 
 /// Runs a node until it is asked to stop.
@@ -59,7 +59,7 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         .context("cannot start the runtime")?;
     let outcome = runtime.block_on(async {
         let stop = stop::requested(args.exit_with_parent).context("cannot listen for signals")?;
-        start::run(home, config, args.ready_file, stop).await
+        start::run(home, config, global.known, args.ready_file, stop).await
     });
     runtime.shutdown_timeout(LAST_WORK);
     match &outcome {

@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::cli::{Global, out};
 use crate::{COMMIT, VERSION, devnet, genesis_file, keys};
 use proofmill_chain::types::hash::Hash;
+use proofmill_chain::types::units::ProtocolVersion;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -28,8 +29,8 @@ struct Version {
 
 #[derive(Serialize)]
 struct Protocols {
-    chain: u32,
-    instrumenter: u32,
+    chain: Vec<ProtocolVersion>,
+    machine: u32,
     json_rpc: &'static str,
     key_file: u32,
 }
@@ -46,7 +47,7 @@ pub fn run(_: Args, global: &Global) -> anyhow::Result<()> {
             path.exists()
                 .then(|| genesis_file::load(&path))
                 .transpose()?
-                .map(|genesis| genesis.hash())
+                .map(|file| file.genesis.hash())
         }
         None => None,
     };
@@ -56,8 +57,8 @@ pub fn run(_: Args, global: &Global) -> anyhow::Result<()> {
         devnet_genesis_hash: devnet::genesis(devnet::VALIDATORS, devnet::WORKERS).hash(),
         home_genesis_hash,
         protocols: Protocols {
-            chain: 1,
-            instrumenter: proofmill_compute::MACHINE_VERSION,
+            chain: global.known.iter().map(|known| known.version).collect(),
+            machine: proofmill_compute::MACHINE_VERSION,
             json_rpc: "2.0",
             key_file: keys::VERSION,
         },
@@ -74,9 +75,10 @@ pub fn run(_: Args, global: &Global) -> anyhow::Result<()> {
         lines.push(("home genesis", hash.to_string()));
     }
     let protocols = &version.protocols;
+    let chain: Vec<_> = protocols.chain.iter().map(ToString::to_string).collect();
     lines.extend([
-        ("chain protocol", protocols.chain.to_string()),
-        ("instrumenter", protocols.instrumenter.to_string()),
+        ("chain protocol", chain.join(", ")),
+        ("machine", protocols.machine.to_string()),
         ("JSON-RPC", protocols.json_rpc.to_owned()),
         ("key file", protocols.key_file.to_string()),
     ]);

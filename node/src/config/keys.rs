@@ -7,6 +7,7 @@ use toml::Value;
 
 use super::ConfigError;
 use crate::genesis_file::nearest;
+use crate::upgrades::Configured;
 
 /// Longest moniker, in bytes.
 pub(super) const MONIKER_BYTES_MAX: usize = 64;
@@ -34,6 +35,19 @@ pub const KEYS: &[Key] = &[
         name: "moniker",
         doc: "The node's name, for people: at most 64 bytes.",
         rule: moniker,
+    },
+    Key {
+        name: "upgrades",
+        doc: "The chain's upgrades of the protocol, each \"VERSION@HEIGHT\": from HEIGHT on blocks follow\n\
+              the rules of VERSION. All nodes of a chain need the same list. A development network\n\
+              has it in its genesis file instead.",
+        rule: |value| {
+            each_is(
+                value,
+                |text| text.parse::<Configured>().is_ok(),
+                "an upgrade, as \"2@1000000\"",
+            )
+        },
     },
     Key {
         name: "rpc.listen",

@@ -130,15 +130,16 @@ mod tests {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../genesis.json");
         let generated = genesis(devnet::VALIDATORS, devnet::WORKERS);
         if std::env::var_os(REWRITE).is_some() {
-            std::fs::write(&path, genesis_file::text(&generated)).expect("written");
+            std::fs::write(&path, genesis_file::text(&generated.clone().into())).expect("written");
         }
         let committed = genesis_file::load(&path).expect("a genesis");
         assert_eq!(
-            committed, generated,
+            committed,
+            generated.clone().into(),
             "set {REWRITE}=1 to write genesis.json anew"
         );
         let text = std::fs::read_to_string(&path).expect("a file");
-        assert_eq!(text, genesis_file::text(&generated));
+        assert_eq!(text, genesis_file::text(&generated.into()));
     }
 
     #[test]

@@ -9,15 +9,18 @@ use std::path::{Path, PathBuf};
 
 use proofmill_chain::types::genesis::Genesis;
 use proofmill_chain::types::hash::Hash;
+use proofmill_chain::upgrades::{KnownVersion, Upgrade};
 use serde::{Deserialize, Serialize};
 
 use super::{VALIDATORS, VALIDATORS_MAX, WORKERS, WORKERS_MAX, genesis};
 use crate::config::{Config, Supply};
+use crate::genesis_file::GenesisFile;
 use crate::home::{self, Home, HomeError, NodeKeys};
+use crate::upgrades::{ScheduleError, schedule};
 use crate::{dev_keys, genesis_file, keys};
 
 const MARKER: &str = "devnet.json";
-const MARKER_VERSION: u32 = 1;
+const MARKER_VERSION: u32 = 2;
 const LOCK: &str = "lock";
 const READY: &str = "ready.json";
 /// A devnet sums up all its money every so many blocks.
@@ -64,6 +67,27 @@ pub enum LayoutError {
         laid_out: u32,
         /// How many were asked for.
         asked: u32,
+    },
+    /// Laid out by a program with another layout.
+    #[error(
+        "the devnet in {home} has layout {laid_out}, this program makes layout {ours}: another \
+         version made it; begin anew with --reset"
+    )]
+    OtherLayout {
+        /// Where.
+        home: PathBuf,
+        /// The marker's.
+        laid_out: u32,
+        /// Ours.
+        ours: u32,
+    },
+    /// The upgrades make no schedule.
+    #[error("the devnet in {home}: {error}")]
+    Upgrades {
+        /// Where.
+        home: PathBuf,
+        /// Why not.
+        error: ScheduleError,
     },
     /// Laid out by a program with another genesis.
     #[error(
@@ -156,6 +180,13 @@ impl Layout {
         } else {
             read_marker(&path)?
         };
+        if marker.version != MARKER_VERSION {
+            return Err(LayoutError::OtherLayout {
+                home: home.clone(),
+                laid_out: marker.version,
+                ours: MARKER_VERSION,
+            });
+        }
         differs(home, "validators", marker.validators, validators)?;
         differs(home, "workers", marker.workers, workers)?;
         let genesis = genesis(marker.validators, marker.workers);
@@ -199,6 +230,28 @@ impl Layout {
         self.is_new
     }
 
+    /// Writes the upgrades into the validators' genesis files.
+    pub(super) fn set_upgrades(
+        &self,
+        upgrades: &[Upgrade],
+        known: &[KnownVersion],
+    ) -> Result<(), LayoutError> {
+        let file = GenesisFile {
+            genesis: self.genesis.clone(),
+            upgrades: upgrades.to_vec(),
+        };
+        schedule(&file, &[], known).map_err(|error| LayoutError::Upgrades {
+            home: self.home.clone(),
+            error,
+        })?;
+        let text = genesis_file::text(&file);
+        for index in 0..self.validators() {
+            let path = self.node(index).genesis();
+            home::write_atomically(&path, &text).map_err(|error| io_error(&path, error))?;
+        }
+        Ok(())
+    }
+
     /// The home of a validator.
     pub(super) fn node(&self, index: u32) -> Home {
         Home::new(self.home.join(format!("node{index}")))
@@ -215,7 +268,7 @@ impl Layout {
     }
 
     fn make_homes(&self) -> Result<(), LayoutError> {
-        let genesis = genesis_file::text(&self.genesis);
+        let genesis = genesis_file::text(&self.genesis.clone().into());
         for index in 0..self.validators() {
             let keys = NodeKeys {
                 validator: dev_keys::validator(index),
@@ -382,7 +435,9 @@ mod tests {
         let home = place.path().join("a/devnet");
         let layout = Layout::open(&home, Some(2), Some(1), false).expect("a layout");
         assert!(layout.is_new());
-        let genesis = genesis_file::load(&layout.node(1).genesis()).expect("a genesis");
+        let genesis = genesis_file::load(&layout.node(1).genesis())
+            .expect("a genesis")
+            .genesis;
         assert_eq!(&genesis, layout.genesis());
         let config = Config::load(&layout.node(1), &Default::default()).expect("a configuration");
         assert_eq!(config.moniker, "node1");
@@ -451,6 +506,24 @@ mod tests {
         let refused = Layout::open(&others, None, None, true);
         assert!(matches!(refused, Err(LayoutError::NotOurs(_))));
         assert!(others.join("mine").exists() && !others.join(LOCK).exists());
+    }
+
+    #[test]
+    fn a_devnet_of_another_version_is_refused_with_the_way_out() {
+        let place = tempfile::tempdir().expect("a directory");
+        drop(Layout::open(place.path(), Some(1), Some(0), false).expect("a layout"));
+        let path = place.path().join(MARKER);
+        let text = std::fs::read_to_string(&path).expect("a marker");
+        let old = text.replace("\"version\": 2", "\"version\": 1");
+        assert_ne!(old, text);
+        std::fs::write(&path, old).expect("a file");
+        let refused = Layout::open(place.path(), None, None, false).expect_err("a refusal");
+        let message = refused.to_string();
+        let home = place.path().display().to_string();
+        for words in [home.as_str(), "layout 1", "layout 2", "--reset"] {
+            assert!(message.contains(words), "{message}");
+        }
+        Layout::open(place.path(), None, None, true).expect("reset is the way out");
     }
 
     #[test]

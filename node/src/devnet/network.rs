@@ -120,11 +120,11 @@ impl<'a> Network<'a> {
         self.nodes.iter().any(|process| process.status().is_none())
     }
 
-    /// How a process ended, and its log.
-    pub(super) fn ending(&self, name: &str) -> Option<(ExitStatus, PathBuf)> {
+    /// One line about how a process ended.
+    pub(super) fn ending(&self, name: &str) -> Option<String> {
         let mut all = self.nodes.iter().chain(&self.workers);
         let process = all.find(|process| process.spec.name == name)?;
-        Some((process.status()?, process.spec.log.clone()))
+        Some(died(process, process.status()?))
     }
 
     /// The last final block that a running validator tells of.
@@ -166,6 +166,7 @@ impl<'a> Network<'a> {
             pid: process.pid,
             home: self.layout.node(index).path().into(),
             log: process.spec.log.clone(),
+            ended: process.status().map(|status| died(process, status)),
         });
         let workers = self.workers.iter().zip(0..);
         let workers = workers.map(|(process, index)| WorkerReady {
@@ -320,7 +321,7 @@ async fn until<T>(
 
 /// What there is to say about a process that ended before all was ready.
 fn failed(process: &Process, status: ExitStatus) -> anyhow::Error {
-    let line = died(&process.spec.name, status, &process.spec.log);
+    let line = died(process, status);
     match process.tail() {
         tail if tail.is_empty() => anyhow!(line),
         tail => anyhow!(tail).context(line),

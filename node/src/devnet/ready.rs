@@ -52,6 +52,9 @@ pub struct ValidatorReady {
     pub home: PathBuf,
     /// Its log.
     pub log: PathBuf,
+    /// How it ended, when it has ended since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<String>,
 }
 
 /// A worker that runs.

@@ -1,6 +1,6 @@
 //! Running a development network from its first process to its last.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
@@ -11,8 +11,10 @@ use tokio::sync::{mpsc, watch};
 use super::layout::Layout;
 use super::network::Network;
 use super::ports::{self, NodePorts};
+use super::process::Process;
 use super::ready::Ready;
 use super::{Options, head};
+use crate::upgrades::EXIT_STATUS;
 use crate::{home, stop};
 
 /// How often any free ports are chosen again because somebody took one in between.
@@ -82,6 +84,9 @@ async fn run_all(
         options.workers,
         options.reset,
     )?;
+    if let Some(upgrades) = &options.upgrades {
+        layout.set_upgrades(upgrades, options.known)?;
+    }
     let mut ready_files = vec![layout.ready_file()];
     ready_files.extend(options.ready_file.clone());
     remove(&ready_files)?;
@@ -101,7 +106,10 @@ async fn run_all(
         }
     };
     let outcome = match (outcome, ready_at) {
-        (Ok(()), Some(_)) => watch_over(&network, &mut endings, &mut stop, tell).await,
+        (Ok(()), Some(_)) => {
+            let mut note = || write_ready(&network, &ready_files).map(drop);
+            watch_over(&network, &mut endings, &mut stop, &mut note, tell).await
+        }
         (outcome, _) => outcome,
     };
     let height = network.height(LAST_WORD).await;
@@ -157,13 +165,7 @@ fn announce(
     after: Duration,
     tell: &mut dyn FnMut(Event) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let ready = network.ready();
-    let mut text = serde_json::to_string_pretty(&ready)?;
-    text.push('\n');
-    for path in ready_files {
-        home::write_atomically(path, &text)
-            .with_context(|| format!("cannot write the ready file {}", path.display()))?;
-    }
+    let ready = write_ready(network, ready_files)?;
     tell(Event::Ready {
         ready: Box::new(ready),
         ports: network.ports().to_vec(),
@@ -171,11 +173,24 @@ fn announce(
     })
 }
 
+/// Writes what runs where, and what has ended.
+fn write_ready(network: &Network<'_>, ready_files: &[PathBuf]) -> anyhow::Result<Ready> {
+    let ready = network.ready();
+    let mut text = serde_json::to_string_pretty(&ready)?;
+    text.push('\n');
+    for path in ready_files {
+        home::write_atomically(path, &text)
+            .with_context(|| format!("cannot write the ready file {}", path.display()))?;
+    }
+    Ok(ready)
+}
+
 /// Tells of every process that dies, until all are asked to stop or no validator is left.
 async fn watch_over(
     network: &Network<'_>,
     endings: &mut mpsc::UnboundedReceiver<String>,
     stop: &mut watch::Receiver<bool>,
+    note: &mut dyn FnMut() -> anyhow::Result<()>,
     tell: &mut dyn FnMut(Event) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     loop {
@@ -183,8 +198,9 @@ async fn watch_over(
             () = stop::wait(stop) => return Ok(()),
             Some(name) = endings.recv() => name,
         };
-        if let Some((status, log)) = network.ending(&name) {
-            tell(Event::Died(died(&name, status, &log)))?;
+        if let Some(line) = network.ending(&name) {
+            note()?;
+            tell(Event::Died(line))?;
         }
         if !network.has_validators() {
             bail!("no validator is left: everything stops");
@@ -200,8 +216,16 @@ fn counted(count: u32, what: &str) -> String {
 }
 
 /// One line about a process that ended.
-pub(super) fn died(name: &str, status: ExitStatus, log: &Path) -> String {
-    format!("{name} died ({status}); its log: {}", log.display())
+pub(super) fn died(process: &Process, status: ExitStatus) -> String {
+    let name = &process.spec.name;
+    let log = process.spec.log.display();
+    if status.code() == Some(i32::from(EXIT_STATUS)) {
+        let tail = process.tail();
+        let reason = tail.lines().next_back().unwrap_or_default();
+        let reason = reason.strip_prefix("error: ").unwrap_or(reason);
+        return format!("{name} stopped before an upgrade ({status}): {reason}; its log: {log}");
+    }
+    format!("{name} died ({status}); its log: {log}")
 }
 
 fn remove(paths: &[PathBuf]) -> anyhow::Result<()> {

@@ -95,7 +95,7 @@ pub fn status(home: &Path) -> anyhow::Result<Status> {
                 pid: node.pid,
                 height: head.as_ref().ok().map(|head| head.height),
                 hash: head.as_ref().ok().map(|head| head.hash),
-                error: head.err(),
+                error: node.ended.clone().or(head.err()),
             }
         });
         answered.collect()

@@ -113,6 +113,10 @@ impl Application for ConsensusPort {
             .map_err(AppError::new)
     }
 
+    fn certified_invalid(&self, height: Height, block: &Hash, bytes: &[u8]) {
+        self.0.certified_elsewhere(height, block, bytes);
+    }
+
     fn history_min(&self) -> Height {
         Height::new(1)
     }

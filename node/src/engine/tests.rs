@@ -69,6 +69,7 @@ fn a_block_that_was_staged_and_not_written_does_not_pass_for_applied() {
     let made = made(&mut chain);
     let sealed = engine
         .with_context(|context| validate(&made.bytes, context))
+        .expect("the rules are known")
         .expect("a valid block");
     // What a disk that fails in the middle of a commit leaves behind.
     engine

@@ -20,7 +20,7 @@ use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::swarm::{DialError, NetworkBehaviour, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, noise, tcp, yamux};
+use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, identify, noise, tcp, yamux};
 use proofmill_chain::types::hash::Hash;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
@@ -44,6 +44,9 @@ const SENDING_QUEUE: usize = 2_048;
 /// How long a message waits for a slow peer.
 const SENDING_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What a node's description begins with; the hash of its list of upgrades follows.
+const AGENT: &str = "proofmill/upgrades/";
+
 /// What the node asks of the loop.
 #[derive(Debug)]
 pub(super) enum Command {
@@ -57,6 +60,7 @@ type Gossipsub = gossipsub::Behaviour<IdentityTransform, WhitelistSubscriptionFi
 struct Behaviour {
     limits: connection_limits::Behaviour,
     gossipsub: Gossipsub,
+    identify: identify::Behaviour,
 }
 
 struct Verdict {
@@ -76,6 +80,8 @@ pub(super) struct Loop {
     origins: Origins,
     conduct: Conduct,
     connected: BTreeMap<PeerId, Peer>,
+    /// Names our list of upgrades.
+    upgrades: Hash,
     verdicts: Verdicts,
     /// Bytes of the messages behind `verdicts`.
     judged_bytes: usize,
@@ -96,7 +102,7 @@ impl Loop {
         counters: Arc<Counters>,
     ) -> Result<Self, GossipError> {
         let topics = Topic::ALL.map(|topic| (hash_of(topic, &config.genesis), topic));
-        let mut swarm = swarm(keypair, &config.genesis)?;
+        let mut swarm = swarm(keypair, config)?;
         let unheard = |reason| GossipError::Listen {
             address: config.listen.clone(),
             reason,
@@ -112,6 +118,7 @@ impl Loop {
             origins: Origins::default(),
             conduct: Conduct::default(),
             connected: BTreeMap::new(),
+            upgrades: config.upgrades,
             verdicts: FuturesUnordered::new(),
             judged_bytes: 0,
             unsent: VecDeque::new(),
@@ -147,6 +154,11 @@ impl Loop {
     fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::Behaviour(BehaviourEvent::Gossipsub(event)) => self.on_gossip(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received {
+                peer_id,
+                info,
+                ..
+            })) => self.on_identified(peer_id, &info.agent_version),
             SwarmEvent::ConnectionEstablished {
                 peer_id,
                 connection_id,
@@ -169,6 +181,7 @@ impl Loop {
                     id: peer_id,
                     address,
                     subscribed: false,
+                    upgrades: None,
                 });
                 self.announce_peers();
             }
@@ -210,6 +223,32 @@ impl Loop {
             }
             _ => {}
         }
+    }
+
+    /// Compares the peer's list of upgrades with ours. A peer with another one stays: until the first
+    /// height at which the lists differ both follow the same chain.
+    fn on_identified(&mut self, id: PeerId, agent: &str) {
+        let upgrades = upgrades_of(agent);
+        let Some(peer) = self.connected.get_mut(&id) else {
+            return;
+        };
+        if peer.upgrades == upgrades {
+            return;
+        }
+        peer.upgrades = upgrades;
+        if let Some(theirs) = upgrades
+            && theirs != self.upgrades
+        {
+            let address = peer.address.clone();
+            tracing::warn!(
+                peer = %id,
+                %address,
+                %theirs,
+                ours = %self.upgrades,
+                "a peer has another list of upgrades: compare the lists before the next upgrade"
+            );
+        }
+        self.announce_peers();
     }
 
     fn on_gossip(&mut self, event: gossipsub::Event) {
@@ -380,7 +419,18 @@ fn hash_of(topic: Topic, genesis: &Hash) -> TopicHash {
     IdentTopic::new(topic.path(genesis)).hash()
 }
 
-fn swarm(keypair: Keypair, genesis: &Hash) -> Result<Swarm<Behaviour>, GossipError> {
+/// What a node tells its peers of itself.
+fn agent(upgrades: &Hash) -> String {
+    format!("{AGENT}{upgrades}")
+}
+
+/// The list of upgrades that a peer names, if it does.
+fn upgrades_of(agent: &str) -> Option<Hash> {
+    agent.strip_prefix(AGENT)?.parse().ok()
+}
+
+fn swarm(keypair: Keypair, config: &GossipConfig) -> Result<Swarm<Behaviour>, GossipError> {
+    let genesis = &config.genesis;
     let setup = |reason: String| GossipError::Setup(reason);
     let gossipsub = gossipsub(&keypair, genesis).map_err(setup)?;
     let limits = connection_limits::Behaviour::new(
@@ -388,6 +438,13 @@ fn swarm(keypair: Keypair, genesis: &Hash) -> Result<Swarm<Behaviour>, GossipErr
             .with_max_pending_incoming(Some(PEERS_INCOMING_MAX))
             .with_max_established_incoming(Some(PEERS_INCOMING_MAX))
             .with_max_established_per_peer(Some(PER_PEER_MAX)),
+    );
+    let identify = identify::Behaviour::new(
+        identify::Config::new(
+            format!("/proofmill/{}/1", hex_prefix(genesis)),
+            keypair.public(),
+        )
+        .with_agent_version(agent(&config.upgrades)),
     );
     let builder = SwarmBuilder::with_existing_identity(keypair)
         .with_tokio()
@@ -397,7 +454,11 @@ fn swarm(keypair: Keypair, genesis: &Hash) -> Result<Swarm<Behaviour>, GossipErr
             yamux::Config::default,
         )
         .map_err(|error| setup(error.to_string()))?
-        .with_behaviour(|_| Behaviour { limits, gossipsub })
+        .with_behaviour(|_| Behaviour {
+            limits,
+            gossipsub,
+            identify,
+        })
         .map_err(|error| setup(error.to_string()))?;
     Ok(builder
         .with_swarm_config(|config| config.with_idle_connection_timeout(IDLE_TIMEOUT))

@@ -31,6 +31,7 @@ fn config(seed: u8, listen: &str, peers: &[Multiaddr]) -> GossipConfig {
         peers: peers.to_vec(),
         seed: Zeroizing::new([seed; 32]),
         genesis: Hash::of("test/genesis", &[]),
+        upgrades: Hash::of("test/upgrades", &[]),
     }
 }
 
@@ -276,6 +277,46 @@ async fn an_address_in_use_is_an_error_at_once() {
         let a = node(1, &[]).await;
         let second = Gossip::start(&config(2, &a.address.to_string(), &[]));
         assert!(matches!(second, Err(GossipError::Listen { .. })));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn peers_hear_of_each_others_list_of_upgrades() {
+    in_time(async {
+        let ours = Hash::of("test/upgrades", &[]);
+        let theirs = Hash::of("test/other-upgrades", &[]);
+        let a = node(1, &[]).await;
+        let same = node(2, from_ref(&a.address)).await;
+        let other = start(&GossipConfig {
+            upgrades: theirs,
+            ..config(3, "/ip4/127.0.0.1/tcp/0", from_ref(&a.address))
+        })
+        .await;
+        let told = |node: &Node, id| {
+            let peers = node.handle.peers();
+            let peer = peers.into_iter().find(|peer| peer.id == id);
+            peer.and_then(|peer| peer.upgrades)
+        };
+        let mut peers = a.handle.watch_peers();
+        peers
+            .wait_for(|peers| peers.len() == 2 && peers.iter().all(|peer| peer.upgrades.is_some()))
+            .await
+            .expect("it runs");
+        assert_eq!(told(&a, same.handle.id()), Some(ours));
+        assert_eq!(told(&a, other.handle.id()), Some(theirs));
+        let mut peers = other.handle.watch_peers();
+        peers
+            .wait_for(|peers| peers.iter().any(|peer| peer.upgrades == Some(ours)))
+            .await
+            .expect("it runs");
+        // They go on exchanging messages: until the lists differ they follow one chain.
+        a.meets(2).await;
+        a.handle
+            .publish(Topic::Transactions, vec![1; 10])
+            .expect("is sent");
+        let mut other = other;
+        assert_eq!(other.next().await.bytes, vec![1; 10]);
     })
     .await;
 }

@@ -29,7 +29,7 @@ pub enum StoreError {
     },
     /// The directory was written by a version with another layout.
     #[error(
-        "data directory {path} has layout {found}, this version reads layout {expected}: use the version that wrote it, or synchronise again into a new directory"
+        "data directory {path} has layout {found}, this version reads layout {expected}: another version of proofmill wrote it. Use that version, or make a new home with `proofmill init` and let it synchronise; a development network begins anew with `proofmill devnet --reset`"
     )]
     OtherSchema {
         /// The directory.

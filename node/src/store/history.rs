@@ -25,6 +25,13 @@ impl History {
     /// # Errors
     /// When there is none, or it is another chain's, of another layout, damaged or unreadable.
     pub fn open(path: &Path, genesis: &Genesis) -> Result<Self, StoreError> {
+        let history = Self::open_any(path)?;
+        open::check_identity(path, genesis.hash(), |key| history.get(Family::Meta, key))?
+            .ok_or_else(|| StoreError::corrupt("the layout's version is missing"))?;
+        Ok(history)
+    }
+
+    fn open_any(path: &Path) -> Result<Self, StoreError> {
         if !path.join("CURRENT").exists() {
             return Err(StoreError::Io(format!(
                 "{} holds no database",
@@ -39,10 +46,22 @@ impl History {
         let families = Family::ALL.map(|family| family.name());
         let db = DB::open_cf_for_read_only(&options, path, families, false)
             .map_err(|error| StoreError::from_open(error.as_ref(), path, true))?;
-        let history = Self { db };
-        open::check_identity(path, genesis.hash(), |key| history.get(Family::Meta, key))?
-            .ok_or_else(|| StoreError::corrupt("the layout's version is missing"))?;
-        Ok(history)
+        Ok(Self { db })
+    }
+
+    /// What is wrong with a directory of another layout than this version's; `None` when there is no
+    /// database, or none of another layout.
+    #[must_use]
+    pub fn other_layout(path: &Path) -> Option<StoreError> {
+        match Self::open_any(path) {
+            Ok(history) => {
+                let genesis = Hash::ZERO;
+                let meta = |key: &[u8]| history.get(Family::Meta, key);
+                let refused = open::check_identity(path, genesis, meta).err();
+                refused.filter(|error| matches!(error, StoreError::OtherSchema { .. }))
+            }
+            Err(_) => None,
+        }
     }
 
     /// The height of the last committed block; zero when there is only genesis.

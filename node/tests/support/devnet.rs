@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use proofmill_node::devnet::Ready;
@@ -23,10 +23,19 @@ impl Devnet {
     /// Starts `proofmill devnet --home HOME` with these arguments and settings, and waits until it
     /// is ready.
     pub(crate) fn start(home: &Path, arguments: &[&str], settings: &[(&str, &str)]) -> Self {
+        Self::start_by(command(), home, arguments, settings)
+    }
+
+    /// The same with a command of another program.
+    pub(crate) fn start_by(
+        mut command: Command,
+        home: &Path,
+        arguments: &[&str],
+        settings: &[(&str, &str)],
+    ) -> Self {
         fs::create_dir_all(home).expect("a directory");
         let beside = |name: &str| PathBuf::from(format!("{}.{name}", home.display()));
         let ready_file = beside("ready");
-        let mut command = command();
         command.arg("devnet").arg("--home").arg(home);
         command.arg("--ready-file").arg(&ready_file);
         command.args(arguments).envs(settings.iter().copied());

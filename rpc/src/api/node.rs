@@ -2,7 +2,7 @@
 
 use proofmill_chain::types::account::Account;
 use proofmill_chain::types::hash::{AccountId, Hash};
-use proofmill_chain::types::units::{Amount, Height, Nonce, Weight};
+use proofmill_chain::types::units::{Amount, Height, Nonce, ProtocolVersion, Weight};
 use proofmill_chain::types::validator::{Validator, ValidatorSet};
 use proofmill_chain::types::worker::Worker;
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,12 @@ pub struct NodeInfo {
     pub chain_id: String,
     /// The chain's identity.
     pub genesis_hash: Hash,
+    /// The protocol version of the next block, as far as the node knows it.
+    pub protocol_version: ProtocolVersion,
+    /// Names the node's list of upgrades: nodes that differ will part at some height.
+    pub upgrades_hash: Hash,
+    /// Peers that say they have another list.
+    pub peers_with_other_upgrades: u32,
     /// The node's own name.
     pub moniker: String,
     /// Its consensus key, when it is a validator.

@@ -15,7 +15,7 @@ use proofmill_chain::types::task::{
     Attestation, AttestationMessage, Phase, SignedAttestation, Statement, Task,
 };
 use proofmill_chain::types::transaction::SignedTransaction;
-use proofmill_chain::types::units::{Amount, Height, Nonce};
+use proofmill_chain::types::units::{Amount, Height, Nonce, ProtocolVersion};
 use proofmill_chain::types::worker::Worker;
 use proofmill_rpc::api::{
     AccountView, AttestationSent, BlockRef, BlockSummary, BlockView, HeadView, Include, NodeHealth,
@@ -133,6 +133,9 @@ impl Query for Ledger {
             commit: "0123456789ab".into(),
             chain_id: "proofmill:devnet-1".into(),
             genesis_hash: self.genesis,
+            protocol_version: ProtocolVersion::new(1),
+            upgrades_hash: Hash::of("example/upgrades", &[]),
+            peers_with_other_upgrades: 0,
             moniker: "node-0".into(),
             validator: Some(key(31).public()),
             head: HeadView {

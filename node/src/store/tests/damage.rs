@@ -10,9 +10,9 @@ use proofmill_chain::types::units::Height;
 use rocksdb::{DB, Options};
 
 use super::{folder, open, refused, store_of};
-use crate::store::StoreError;
 use crate::store::checkpoint::Piece;
 use crate::store::keys::{self, Family};
+use crate::store::{History, StoreError};
 
 fn raw(path: &Path) -> DB {
     let names = Family::ALL.map(Family::name);
@@ -187,6 +187,25 @@ fn another_layout_is_refused() {
         expected: keys::SCHEMA_VERSION,
     };
     assert_eq!(refused(folder.path()), expected);
+    assert_eq!(History::other_layout(folder.path()), Some(expected));
+    let old = (keys::SCHEMA_VERSION - 1).to_be_bytes();
+    put_raw(folder.path(), Family::Meta, keys::META_SCHEMA, Some(&old));
+    let told = History::other_layout(folder.path()).expect("it is an older one");
+    let told = told.to_string();
+    let path = folder.path().display().to_string();
+    for words in [
+        path.as_str(),
+        "layout 3",
+        "layout 4",
+        "--reset",
+        "proofmill init",
+    ] {
+        assert!(told.contains(words), "{told}");
+    }
+    let ours = keys::SCHEMA_VERSION.to_be_bytes();
+    put_raw(folder.path(), Family::Meta, keys::META_SCHEMA, Some(&ours));
+    assert_eq!(History::other_layout(folder.path()), None);
+    assert_eq!(History::other_layout(&folder.path().join("nothing")), None);
     put_raw(folder.path(), Family::Meta, keys::META_SCHEMA, None);
     assert_damage(&refused(folder.path()), "which layout");
 }
