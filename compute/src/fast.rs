@@ -182,6 +182,7 @@ struct WasmtimeInstance {
     store: Store<Bound>,
     instance: wasmtime::Instance,
     memory: Memory,
+    initialize: Option<TypedFunc<(), ()>>,
     alloc: TypedFunc<i32, i32>,
     init: TypedFunc<(i32, i32), ()>,
     step: TypedFunc<(), i32>,
@@ -201,7 +202,12 @@ impl WasmtimeInstance {
             .get_memory(&mut store, "memory")
             .ok_or_else(|| engine_error("no memory in the instance"))?;
         let s = &mut store;
+        let initialize = instance.get_func(&mut *s, Entry::Initialize.name());
         Ok(Self {
+            initialize: initialize
+                .map(|function| function.typed(&*s))
+                .transpose()
+                .map_err(engine_error)?,
             alloc: instance
                 .get_typed_func(&mut *s, Entry::Alloc.name())
                 .map_err(engine_error)?,
@@ -237,6 +243,10 @@ impl Instance for WasmtimeInstance {
     fn call(&mut self, entry: Entry, arguments: &[i32]) -> Result<i32, Fault> {
         let store = &mut self.store;
         match (entry, arguments) {
+            (Entry::Initialize, []) => match &self.initialize {
+                Some(function) => function.call(store, ()).map(|()| 0),
+                None => return Err(engine_error("no `_initialize` in the instance").into()),
+            },
             (Entry::Alloc, [length]) => self.alloc.call(store, *length),
             (Entry::Init, [at, length]) => self.init.call(store, (*at, *length)).map(|()| 0),
             (Entry::Step, []) => self.step.call(store, ()),

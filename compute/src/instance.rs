@@ -5,6 +5,8 @@ use crate::machine::{MachineError, TrapKind};
 /// A function that the host calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entry {
+    /// `_initialize()`, called only where [`crate::Program::initializes`]
+    Initialize,
     /// `alloc(len) -> ptr`
     Alloc,
     /// `init(ptr, len)`
@@ -22,6 +24,7 @@ impl Entry {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Initialize => crate::validate::INITIALIZE,
             Self::Alloc => "alloc",
             Self::Init => "init",
             Self::Step => "step",
@@ -108,7 +111,7 @@ impl From<MachineError> for Fault {
 /// The engine has to give canonical not-a-number results and to keep the memory within the bound
 /// it was created with (a growth past it answers -1).
 pub trait Instance {
-    /// Calls an entry point; `init`, which has no result, answers 0.
+    /// Calls an entry point; `_initialize` and `init`, which have no result, answer 0.
     ///
     /// # Errors
     /// The trap, or the host's failure.

@@ -48,7 +48,7 @@ fn encode(module: &[u8], facts: &Facts) -> Result<Vec<u8>, Error> {
             }
             Payload::DataSection(section) => same.parse_data_section(&mut data, section)?,
             Payload::CodeSectionEntry(body) => {
-                let params = facts.function(body_index).params;
+                let params = facts.signatures.function(body_index).params;
                 code.function(&Body::read(&body, params, facts)?.write(facts)?);
                 body_index += 1;
             }
@@ -310,15 +310,15 @@ const fn ends_block(operator: &Operator<'_>) -> bool {
 fn slots_of(operator: &Operator<'_>, facts: &Facts) -> u32 {
     match operator {
         Operator::Block { blockty } | Operator::Loop { blockty } | Operator::If { blockty } => {
-            let arity = facts.block(*blockty);
+            let arity = facts.signatures.block(*blockty);
             1 + arity.params + arity.results
         }
         Operator::Call { function_index } => {
-            let arity = facts.function(*function_index);
+            let arity = facts.signatures.function(*function_index);
             1 + arity.params + arity.results
         }
         Operator::CallIndirect { type_index, .. } => {
-            let arity = facts.ty(*type_index);
+            let arity = facts.signatures.ty(*type_index);
             1 + arity.params + arity.results
         }
         _ => 1,

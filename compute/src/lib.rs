@@ -8,7 +8,7 @@
 //!
 //! A program exports `memory` (with a declared maximum), `alloc(len) -> ptr`, `init(ptr, len)`,
 //! `step() -> i32` (0 = more, 1 = done), `out_ptr()` and `out_len()`, and imports nothing. The run
-//! calls `alloc`, copies the input in, calls `init`, then `step` until it answers 1, then reads the
+//! calls `_initialize`, if the program exports it, then `alloc`, copies the input in, calls `init`, then `step` until it answers 1, then reads the
 //! output. [`machine::drive`] is that sequence, written once over the [`Instance`] trait; an engine
 //! only executes calls. [`fast::Wasmtime`] is the engine that ships; a second, unrelated one runs
 //! the same driver in this crate's tests and has to agree on every byte.
@@ -36,15 +36,17 @@
 //!
 //! The cost table and the rules of charging are in [`gas`].
 
+pub mod adversary;
 pub mod checkpoint;
-mod complexity;
 pub mod fast;
 pub mod gas;
 pub mod instance;
 mod instrument;
 pub mod machine;
 pub mod program;
+mod signatures;
 mod validate;
+pub mod work;
 
 pub use instance::{Entry, Fault, GlobalKind, GlobalValue, Instance};
 pub use machine::{Machine, MachineError, Outcome, RunLimits, Status, TrapKind};

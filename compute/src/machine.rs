@@ -1,7 +1,7 @@
 //! One run of one program: the sequence of calls, their gas and their checkpoints.
 //!
 //! ```text
-//! checkpoint 0 ─ alloc, input, init, step ─▶ 1 ─ step ─▶ 2 ─ … ─ step, out_ptr, out_len ─▶ n + end
+//! checkpoint 0 ─ [_initialize,] alloc, input, init, step ─▶ 1 ─ step ─▶ 2 ─ … ─ step, out_ptr, out_len ─▶ n + end
 //! ```
 //!
 //! [`drive`] is the protocol; engines implement [`Instance`] and decide nothing.
@@ -347,6 +347,10 @@ impl Run<'_> {
 
     fn calls(&mut self, input: Option<&[u8]>, output_bytes_max: u32) -> Result<Stepped, Fault> {
         if let Some(input) = input {
+            // Rule: `_initialize` runs once, before anything else of the program.
+            if self.program.initializes() {
+                self.call(Entry::Initialize, &[])?;
+            }
             let length = u32::try_from(input.len()).unwrap_or(u32::MAX);
             let at = self.call(Entry::Alloc, &[length.cast_signed()])?;
             let place = range(at, length);

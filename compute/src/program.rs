@@ -13,22 +13,28 @@ pub struct ModuleLimits {
     pub module_bytes_max: usize,
     /// Function types.
     pub types_max: u32,
-    /// Parameters of a function or block type.
+    /// Parameters of a function type.
     pub params_max: usize,
-    /// Results of a function or block type.
+    /// Results of a function type.
     pub results_max: usize,
+    /// Parameters of a block: values that every branch to a loop would move.
+    pub block_params_max: u32,
+    /// Results of a block: values that every branch to its end would move.
+    pub block_results_max: u32,
     /// Functions.
     pub functions_max: u32,
     /// Bytes of one function's body; bounds the time of the compiler.
     pub function_bytes_max: usize,
     /// Declared locals of one function.
     pub locals_max: u32,
-    /// Locals, parameters included, times branches and calls, each counted once more for every
-    /// loop around it, of one function: what the compiler's time grows with when no single count
-    /// is large.
-    pub function_complexity_max: u64,
-    /// Sum of that product over the functions of the module.
-    pub module_complexity_max: u64,
+    /// Loops of one function.
+    pub loops_max: u32,
+    /// Work of compiling one function.
+    pub function_work_max: u64,
+    /// Work of compiling a module, before what its bytes allow; see [`Self::work_max`].
+    pub work_base: u64,
+    /// Work of compiling a module, per byte of it.
+    pub work_per_byte: u64,
     /// Globals.
     pub globals_max: u32,
     /// Elements of the table.
@@ -42,17 +48,54 @@ impl Default for ModuleLimits {
     fn default() -> Self {
         Self {
             module_bytes_max: 1_048_576,
-            types_max: 4_096,
-            params_max: 128,
-            results_max: 16,
+            types_max: 1_024,
+            params_max: 32,
+            results_max: 4,
+            block_params_max: 0,
+            block_results_max: 1,
             functions_max: 10_000,
             function_bytes_max: 65_536,
-            locals_max: 1_024,
-            function_complexity_max: 1_048_576,
-            module_complexity_max: 8_388_608,
+            locals_max: 512,
+            loops_max: 256,
+            function_work_max: 1_000_000,
+            work_base: 50_000,
+            work_per_byte: 25,
             globals_max: 1_024,
             table_elements_max: 65_536,
             memory_pages_max: 4_096,
+        }
+    }
+}
+
+impl ModuleLimits {
+    /// The most work that a module of so many bytes may be to compile, in tenths of what a byte of
+    /// ordinary code takes.
+    #[must_use]
+    pub const fn work_max(&self, bytes: usize) -> u64 {
+        self.work_base
+            .saturating_add(self.work_per_byte.saturating_mul(bytes as u64))
+    }
+
+    /// No limits: for measuring what a limit is worth, never for judging.
+    #[must_use]
+    pub const fn unbounded() -> Self {
+        Self {
+            module_bytes_max: usize::MAX,
+            types_max: u32::MAX,
+            params_max: 128,
+            results_max: 16,
+            block_params_max: u32::MAX,
+            block_results_max: u32::MAX,
+            functions_max: u32::MAX,
+            function_bytes_max: 65_536,
+            locals_max: 1_024,
+            loops_max: u32::MAX,
+            function_work_max: u64::MAX,
+            work_base: u64::MAX,
+            work_per_byte: 0,
+            globals_max: u32::MAX,
+            table_elements_max: u64::MAX,
+            memory_pages_max: 65_536,
         }
     }
 }
@@ -73,6 +116,8 @@ pub struct Program {
     info: ProgramInfo,
     instrumented: Vec<u8>,
     mutable_globals: Vec<GlobalKind>,
+    initializes: bool,
+    work: u64,
 }
 
 impl Program {
@@ -91,8 +136,9 @@ impl Program {
     ///
     /// Accepted: mutable globals, sign extension, saturating conversions, multiple values,
     /// `memory.copy` and `memory.fill`, 128-bit SIMD, active segments, one function table.
-    /// Refused: imports, a start function, passive segments, `memory.init`, `data.drop`,
-    /// `table.*`, `elem.drop`, reference types, tail calls, relaxed SIMD, exceptions, threads,
+    /// An export `_initialize` of type `() -> ()` runs once, before `alloc`.
+    /// Refused: imports, a start function, an export `_start`, entry points wrapped as a command's, passive segments, `memory.init`, `data.drop`,
+    /// `table.*`, `elem.drop`, `select` with a type, reference types, tail calls, relaxed SIMD, exceptions, threads,
     /// garbage collection, 64-bit and multiple memories.
     ///
     /// # Errors
@@ -109,6 +155,8 @@ impl Program {
                 .iter()
                 .map(|(_, kind)| *kind)
                 .collect(),
+            initializes: facts.initializes,
+            work: facts.work,
         })
     }
 
@@ -135,6 +183,18 @@ impl Program {
     #[must_use]
     pub const fn info(&self) -> &ProgramInfo {
         &self.info
+    }
+
+    /// Whether it exports `_initialize`, which runs before `alloc` in step 1.
+    #[must_use]
+    pub const fn initializes(&self) -> bool {
+        self.initializes
+    }
+
+    /// The work of compiling it, in tenths of what a byte of ordinary code takes.
+    #[must_use]
+    pub const fn work(&self) -> u64 {
+        self.work
     }
 
     /// Kinds of the mutable globals, in the order in which checkpoints hold them; the instrumented
@@ -168,7 +228,10 @@ pub enum ProgramError {
         name: String,
     },
     /// The module has a start function.
-    #[error("function {function} is a start function: a program starts at its exports")]
+    #[error(
+        "function {function} is a start function: a program starts at its exports; AssemblyScript \
+         exports it instead with `--exportStart _initialize`"
+    )]
     Start {
         /// Index of the function.
         function: u32,
@@ -195,8 +258,27 @@ pub enum ProgramError {
         /// Name of the export.
         name: String,
     },
+    /// The module exports a command's entry point.
+    #[error(
+        "export `_start` makes the module a command, and a program is called many times: link with \
+         `--no-entry`, or with `-mexec-model=reactor`"
+    )]
+    CommandExport,
+    /// Every entry point begins by calling the same function, as the linker does for a command.
+    #[error(
+        "all five entry points begin by calling function {function}, so static constructors would \
+         run at every call: link with `-mexec-model=reactor`, or export an `_initialize` that calls \
+         `__wasm_call_ctors`"
+    )]
+    CommandStyle {
+        /// Index of the function.
+        function: u32,
+    },
     /// The memory declares no maximum.
-    #[error("memory has no declared maximum: a program declares one")]
+    #[error(
+        "memory has no declared maximum: link with `--max-memory=BYTES`, a multiple of 65536 \
+         (AssemblyScript: `--maximumMemory PAGES`)"
+    )]
     MemoryUnbounded,
     /// The memory's declared maximum is too large.
     #[error("memory may grow to {pages} pages, at most {max}")]
@@ -250,6 +332,19 @@ pub enum ProgramError {
         /// The limit.
         max: usize,
     },
+    /// The module takes too long to compile for its size.
+    #[error(
+        "module is {work} units of work to compile in its functions up to {function}, at most {max} \
+         for a module of its size"
+    )]
+    TooMuchWork {
+        /// Index of the function that goes over the limit.
+        function: u32,
+        /// The work counted.
+        work: u64,
+        /// The limit, which grows with the module's bytes.
+        max: u64,
+    },
     /// Some other count is over its limit.
     #[error("module has {count} {what}, at most {max}")]
     TooMany {
@@ -280,10 +375,12 @@ pub enum Counted {
     Globals = 5,
     /// Elements of the table.
     TableElements = 6,
-    /// Locals times branches of one function.
-    FunctionComplexity = 7,
-    /// The sum of those products.
-    ModuleComplexity = 8,
+    /// Parameters of a block.
+    BlockParameters = 7,
+    /// Results of a block.
+    BlockResults = 8,
+    /// Loops of one function.
+    Loops = 9,
 }
 
 impl std::fmt::Display for Counted {
@@ -296,8 +393,9 @@ impl std::fmt::Display for Counted {
             Self::Locals => "locals in one function",
             Self::Globals => "globals",
             Self::TableElements => "elements in its table",
-            Self::FunctionComplexity => "locals times branches in one function",
-            Self::ModuleComplexity => "locals times branches in all functions",
+            Self::BlockParameters => "parameters of one block",
+            Self::BlockResults => "results of one block",
+            Self::Loops => "loops in one function",
         })
     }
 }
@@ -320,6 +418,9 @@ impl ProgramError {
             Self::Segment { .. } => 11,
             Self::SegmentBounds { .. } => 12,
             Self::FunctionTooLarge { .. } => 13,
+            Self::CommandExport => 14,
+            Self::CommandStyle { .. } => 15,
+            Self::TooMuchWork { .. } => 16,
             Self::TooMany { what, .. } => 32 + *what as u16,
         }
     }

@@ -3,14 +3,18 @@
 //! Our own rules look at a section before the validator does, so that the limits bound the
 //! validator's work too.
 
+mod function;
+
 use crate::MEMORY_PAGE_BYTES;
-use crate::complexity::Complexity;
 use crate::instance::GlobalKind;
 use crate::program::{Counted, ModuleLimits, ProgramError, ProgramInfo, RESERVED_PREFIX};
+use crate::signatures::{Arity, Signatures};
+use crate::work;
+use std::collections::BTreeSet;
 use wasmparser::{
-    BlockType, CompositeInnerType, DataKind, ElementItems, ElementKind, ExternalKind,
-    FuncToValidate, FuncValidatorAllocations, FunctionBody, Operator, Parser, Payload, ValType,
-    ValidPayload, Validator, ValidatorResources, WasmFeatures,
+    CompositeInnerType, DataKind, ElementItems, ElementKind, ExternalKind,
+    FuncValidatorAllocations, Operator, Parser, Payload, ValType, ValidPayload, Validator,
+    WasmFeatures,
 };
 
 /// The one feature set. Overlong table indexes are how LLVM writes `call_indirect`.
@@ -32,27 +36,31 @@ const ENTRY_POINTS: [(&str, usize, usize, &str); 5] = [
     ("out_len", 0, 1, "`out_len() -> i32`"),
 ];
 
-/// Parameters and results of a type.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Arity {
-    pub(crate) params: u32,
-    pub(crate) results: u32,
-}
+/// The function that runs before `alloc` in step 1, if it is exported.
+pub(crate) const INITIALIZE: &str = "_initialize";
+/// What a linker calls the entry point of a command.
+const COMMAND_ENTRY: &str = "_start";
+/// Most characters that an error repeats of a name from the module.
+const NAME_CHARS_MAX: usize = 64;
+/// Most characters of the validator's own message.
+const MESSAGE_CHARS_MAX: usize = 256;
 
 /// What the instrumenter has to know of a valid module.
 #[derive(Debug)]
 pub(crate) struct Facts {
     pub(crate) info: ProgramInfo,
-    /// By type index.
-    pub(crate) types: Vec<Arity>,
-    /// Type index by function index.
-    pub(crate) functions: Vec<u32>,
+    /// Types and the functions that have them.
+    pub(crate) signatures: Signatures,
     /// Count of all globals.
     pub(crate) globals: u32,
     /// Index and kind of the mutable ones.
     pub(crate) mutable_globals: Vec<(u32, GlobalKind)>,
-    /// Export name and function index, in the order of `ENTRY_POINTS`.
+    /// Export name and function index, in the order of `ENTRY_POINTS`; `_initialize` comes last.
     pub(crate) entry_points: Vec<(&'static str, u32)>,
+    /// True where `_initialize` is among them.
+    pub(crate) initializes: bool,
+    /// The work of compiling it.
+    pub(crate) work: u64,
 }
 
 /// Checks a module against every rule.
@@ -66,33 +74,44 @@ pub(crate) fn check(module: &[u8], limits: &ModuleLimits) -> Result<Facts, Progr
     let mut sections = Sections::new(limits);
     let mut validator = Validator::new_with_features(FEATURES);
     let mut allocations = FuncValidatorAllocations::default();
-    let mut complexity = 0u64;
+    let work_max = limits.work_max(module.len());
+    let mut work = 0u64;
     let mut parser = Parser::new(0);
     parser.set_features(FEATURES);
     for payload in parser.parse_all(module) {
         let payload = payload.map_err(invalid)?;
         sections.read(&payload)?;
         if let ValidPayload::Func(function, body) = validator.payload(&payload).map_err(invalid)? {
-            let params = sections
-                .types
-                .get(function.ty as usize)
-                .map_or(0, |ty| ty.params);
-            let (of_function, reusable) =
-                check_function(function, &body, params, allocations, limits)?;
-            allocations = reusable;
-            complexity += of_function;
-            at_most(
-                Counted::ModuleComplexity,
-                complexity,
-                limits.module_complexity_max,
+            let checked = function::check(
+                function,
+                &body,
+                &sections.signatures,
+                allocations,
+                limits,
+                work + sections.work,
+                work_max,
             )?;
+            allocations = checked.allocations;
+            work += checked.work;
+            sections.first_calls.push(checked.first_call);
         }
     }
-    sections.finish()
+    // The sections after the code count too.
+    let work = work + sections.work;
+    function::at_most_work(sections.last_function(), work, work_max)?;
+    sections.finish(work)
 }
 
-fn invalid(error: impl std::fmt::Display) -> ProgramError {
-    ProgramError::Invalid(error.to_string())
+pub(crate) fn invalid(error: impl std::fmt::Display) -> ProgramError {
+    ProgramError::Invalid(clip(&error.to_string(), MESSAGE_CHARS_MAX))
+}
+
+/// The beginning of a text that a stranger may have made long: errors are kept and shown.
+fn clip(text: &str, chars_max: usize) -> String {
+    match text.char_indices().nth(chars_max) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
 }
 
 fn at_most(what: Counted, count: u64, max: u64) -> Result<(), ProgramError> {
@@ -105,29 +124,39 @@ fn at_most(what: Counted, count: u64, max: u64) -> Result<(), ProgramError> {
 /// Facts gathered while the sections go by.
 struct Sections<'l> {
     limits: &'l ModuleLimits,
-    types: Vec<Arity>,
+    signatures: Signatures,
     /// True where the type is made of i32 alone.
     plain: Vec<bool>,
-    functions: Vec<u32>,
     table_elements: u64,
     memory: Option<ProgramInfo>,
     globals: u32,
     mutable_globals: Vec<(u32, GlobalKind)>,
     exports: Vec<(String, ExternalKind, u32)>,
+    /// By function: the function that its first operator calls.
+    first_calls: Vec<Option<u32>>,
+    /// Work of all but the functions' own.
+    work: u64,
+    /// Functions in the table.
+    escaping: BTreeSet<u32>,
 }
 
 impl<'l> Sections<'l> {
     const fn new(limits: &'l ModuleLimits) -> Self {
         Self {
             limits,
-            types: Vec::new(),
+            signatures: Signatures {
+                types: Vec::new(),
+                functions: Vec::new(),
+            },
             plain: Vec::new(),
-            functions: Vec::new(),
             table_elements: 0,
             memory: None,
             globals: 0,
             mutable_globals: Vec::new(),
             exports: Vec::new(),
+            first_calls: Vec::new(),
+            work: 0,
+            escaping: BTreeSet::new(),
         }
     }
 
@@ -139,8 +168,8 @@ impl<'l> Sections<'l> {
                 Some(import) => {
                     let import = import.map_err(invalid)?;
                     Err(ProgramError::Import {
-                        module: import.module.to_owned(),
-                        name: import.name.to_owned(),
+                        module: clip(import.module, NAME_CHARS_MAX),
+                        name: clip(import.name, NAME_CHARS_MAX),
                     })
                 }
                 None => Ok(()),
@@ -149,7 +178,7 @@ impl<'l> Sections<'l> {
                 let max = u64::from(self.limits.functions_max);
                 at_most(Counted::Functions, section.count().into(), max)?;
                 for index in section.clone() {
-                    self.functions.push(index.map_err(invalid)?);
+                    self.signatures.functions.push(index.map_err(invalid)?);
                 }
                 Ok(())
             }
@@ -179,10 +208,11 @@ impl<'l> Sections<'l> {
                     // The validator refuses it next.
                     _ => (Arity::default(), false),
                 };
-                self.types.push(arity);
+                self.signatures.types.push(arity);
+                self.work += work::TYPE;
                 self.plain.push(plain);
                 let max = u64::from(self.limits.types_max);
-                at_most(Counted::Types, self.types.len() as u64, max)?;
+                at_most(Counted::Types, self.signatures.types.len() as u64, max)?;
             }
         }
         Ok(())
@@ -263,11 +293,17 @@ impl<'l> Sections<'l> {
             let export = export.map_err(invalid)?;
             if export.name.starts_with(RESERVED_PREFIX) {
                 return Err(ProgramError::ReservedExport {
-                    name: export.name.to_owned(),
+                    name: clip(export.name, NAME_CHARS_MAX),
                 });
             }
+            // Rule: no command's entry point: nobody would call it.
+            if export.name == COMMAND_ENTRY {
+                return Err(ProgramError::CommandExport);
+            }
             // Other exports are allowed and ignored: compilers emit some.
-            if export.name == "memory" || ENTRY_POINTS.iter().any(|e| e.0 == export.name) {
+            if ["memory", INITIALIZE].contains(&export.name)
+                || ENTRY_POINTS.iter().any(|e| e.0 == export.name)
+            {
                 self.exports
                     .push((export.name.to_owned(), export.kind, export.index));
             }
@@ -275,7 +311,10 @@ impl<'l> Sections<'l> {
         Ok(())
     }
 
-    fn elements(&self, section: wasmparser::ElementSectionReader<'_>) -> Result<(), ProgramError> {
+    fn elements(
+        &mut self,
+        section: wasmparser::ElementSectionReader<'_>,
+    ) -> Result<(), ProgramError> {
         for (index, element) in section.into_iter().enumerate() {
             let element = element.map_err(invalid)?;
             let refuse = |kind| ProgramError::Segment {
@@ -291,6 +330,12 @@ impl<'l> Sections<'l> {
             let ElementItems::Functions(items) = element.items else {
                 return Err(refuse("a list of expressions"));
             };
+            self.work += work::SEGMENT;
+            for item in items.clone() {
+                if self.escaping.insert(item.map_err(invalid)?) {
+                    self.work += work::ESCAPING;
+                }
+            }
             let end = offset + u64::from(items.count());
             if end > self.table_elements {
                 return Err(ProgramError::SegmentBounds {
@@ -305,7 +350,7 @@ impl<'l> Sections<'l> {
         Ok(())
     }
 
-    fn data(&self, section: wasmparser::DataSectionReader<'_>) -> Result<(), ProgramError> {
+    fn data(&mut self, section: wasmparser::DataSectionReader<'_>) -> Result<(), ProgramError> {
         let pages = self.memory.map_or(0, |memory| memory.memory_pages_min);
         let size = u64::from(pages) * MEMORY_PAGE_BYTES as u64;
         for (index, data) in section.into_iter().enumerate() {
@@ -318,6 +363,7 @@ impl<'l> Sections<'l> {
                     kind: "passive",
                 });
             };
+            self.work += work::SEGMENT;
             let end = constant(&offset_expr)? + data.data.len() as u64;
             if end > size {
                 let (section, target) = ("data", "memory");
@@ -333,8 +379,14 @@ impl<'l> Sections<'l> {
         Ok(())
     }
 
+    /// Index of the last function.
+    fn last_function(&self) -> u32 {
+        let count = u32::try_from(self.signatures.functions.len()).unwrap_or(u32::MAX);
+        count.saturating_sub(1)
+    }
+
     /// What remains once every byte is valid: the exports.
-    fn finish(self) -> Result<Facts, ProgramError> {
+    fn finish(self, work: u64) -> Result<Facts, ProgramError> {
         let expected = "`memory`, with a declared maximum";
         match self.exports.iter().find(|(name, ..)| name == "memory") {
             None => {
@@ -355,36 +407,70 @@ impl<'l> Sections<'l> {
             name: "memory",
             expected,
         })?;
-        let mut entry_points = Vec::with_capacity(ENTRY_POINTS.len());
-        for (name, params, results, expected) in ENTRY_POINTS {
-            let (_, kind, index) = self
-                .exports
-                .iter()
-                .find(|export| export.0 == name)
-                .ok_or(ProgramError::MissingExport { name, expected })?;
-            let ty = (*kind == ExternalKind::Func)
-                .then(|| self.functions.get(*index as usize))
-                .flatten()
-                .map(|ty| *ty as usize);
-            let fits = ty.is_some_and(|ty| {
-                self.plain.get(ty) == Some(&true)
-                    && self.types.get(ty).is_some_and(|arity| {
-                        (arity.params as usize, arity.results as usize) == (params, results)
-                    })
-            });
-            if !fits {
-                return Err(ProgramError::ExportType { name, expected });
-            }
-            entry_points.push((name, *index));
+        let mut entry_points = Vec::with_capacity(ENTRY_POINTS.len() + 1);
+        for entry in ENTRY_POINTS {
+            let function = self
+                .entry_point(entry)?
+                .ok_or(ProgramError::MissingExport {
+                    name: entry.0,
+                    expected: entry.3,
+                })?;
+            entry_points.push((entry.0, function));
         }
+        self.check_not_command(&entry_points)?;
+        let initialize = self.entry_point((INITIALIZE, 0, 0, "`_initialize()`"))?;
+        entry_points.extend(initialize.map(|function| (INITIALIZE, function)));
         Ok(Facts {
             info,
-            types: self.types,
-            functions: self.functions,
+            signatures: self.signatures,
             globals: self.globals,
             mutable_globals: self.mutable_globals,
             entry_points,
+            initializes: initialize.is_some(),
+            work,
         })
+    }
+
+    /// The function exported under a name, which must have the type given.
+    fn entry_point(
+        &self,
+        (name, params, results, expected): (&'static str, usize, usize, &'static str),
+    ) -> Result<Option<u32>, ProgramError> {
+        let Some((_, kind, index)) = self.exports.iter().find(|export| export.0 == name) else {
+            return Ok(None);
+        };
+        let is_plain = *kind == ExternalKind::Func
+            && self
+                .signatures
+                .functions
+                .get(*index as usize)
+                .is_some_and(|ty| {
+                    let (plain, arity) = (self.plain.get(*ty as usize), self.signatures.ty(*ty));
+                    plain == Some(&true)
+                        && (arity.params as usize, arity.results as usize) == (params, results)
+                });
+        if is_plain {
+            Ok(Some(*index))
+        } else {
+            Err(ProgramError::ExportType { name, expected })
+        }
+    }
+
+    /// Rule: the entry points do not all begin by calling one function without parameters and results.
+    /// That is how wasm-ld wraps the exports of a command: static constructors would run at every call.
+    fn check_not_command(&self, entry_points: &[(&'static str, u32)]) -> Result<(), ProgramError> {
+        let first_call = |function: u32| self.first_calls.get(function as usize).copied().flatten();
+        let Some(callee) = entry_points.first().and_then(|entry| first_call(entry.1)) else {
+            return Ok(());
+        };
+        let arity = self.signatures.function(callee);
+        let same = entry_points
+            .iter()
+            .all(|entry| first_call(entry.1) == Some(callee));
+        if same && (arity.params, arity.results) == (0, 0) {
+            return Err(ProgramError::CommandStyle { function: callee });
+        }
+        Ok(())
     }
 }
 
@@ -392,98 +478,8 @@ impl<'l> Sections<'l> {
 fn constant(expression: &wasmparser::ConstExpr<'_>) -> Result<u64, ProgramError> {
     match expression.get_operators_reader().read().map_err(invalid)? {
         Operator::I32Const { value } => Ok(u64::from(value.cast_unsigned())),
-        other => Err(ProgramError::Invalid(format!(
+        other => Err(invalid(format!(
             "segment offset is {other:?}, not i32.const"
         ))),
-    }
-}
-
-/// Returns the function's locals times its branches, each as often as loops contain it.
-fn check_function(
-    function: FuncToValidate<ValidatorResources>,
-    body: &FunctionBody<'_>,
-    params: u32,
-    allocations: FuncValidatorAllocations,
-    limits: &ModuleLimits,
-) -> Result<(u64, FuncValidatorAllocations), ProgramError> {
-    let bytes = body.range().len();
-    if bytes > limits.function_bytes_max {
-        let (function, max) = (function.index as usize, limits.function_bytes_max);
-        return Err(ProgramError::FunctionTooLarge {
-            function,
-            bytes,
-            max,
-        });
-    }
-    let mut locals = 0u64;
-    for group in body.get_locals_reader().map_err(invalid)? {
-        locals += u64::from(group.map_err(invalid)?.0);
-        at_most(Counted::Locals, locals, limits.locals_max.into())?;
-    }
-    let mut validator = function.into_validator(allocations);
-    validator
-        .read_locals(&mut body.get_binary_reader())
-        .map_err(invalid)?;
-    let locals = 1 + locals + u64::from(params);
-    let mut complexity = Complexity::new(locals);
-    let mut operators = body.get_operators_reader().map_err(invalid)?;
-    while !operators.eof() {
-        let (operator, offset) = operators.read_with_offset().map_err(invalid)?;
-        if let Some((operator, reason)) = refused(&operator) {
-            return Err(ProgramError::Operator {
-                operator,
-                offset,
-                reason,
-            });
-        }
-        let so_far = complexity.add(&operator);
-        at_most(
-            Counted::FunctionComplexity,
-            so_far,
-            limits.function_complexity_max,
-        )?;
-        validator.op(offset, &operator).map_err(invalid)?;
-    }
-    operators.finish().map_err(invalid)?;
-    Ok((complexity.sum(), validator.into_allocations()))
-}
-
-/// Operators of the accepted features whose state a checkpoint would not hold.
-fn refused(operator: &Operator<'_>) -> Option<(&'static str, &'static str)> {
-    let passive = "passive segments escape the checkpoint";
-    let table = "the table is fixed when the program is published";
-    match operator {
-        Operator::MemoryInit { .. } => Some(("memory.init", passive)),
-        Operator::DataDrop { .. } => Some(("data.drop", passive)),
-        Operator::TableInit { .. } => Some(("table.init", table)),
-        Operator::TableCopy { .. } => Some(("table.copy", table)),
-        Operator::ElemDrop { .. } => Some(("elem.drop", table)),
-        _ => None,
-    }
-}
-
-impl Facts {
-    /// Parameters and results of a block.
-    pub(crate) fn block(&self, ty: BlockType) -> Arity {
-        match ty {
-            BlockType::Empty => Arity::default(),
-            BlockType::Type(_) => Arity {
-                params: 0,
-                results: 1,
-            },
-            BlockType::FuncType(index) => self.ty(index),
-        }
-    }
-
-    /// Parameters and results of a type.
-    pub(crate) fn ty(&self, index: u32) -> Arity {
-        self.types.get(index as usize).copied().unwrap_or_default()
-    }
-
-    /// Parameters and results of a function.
-    pub(crate) fn function(&self, index: u32) -> Arity {
-        self.functions
-            .get(index as usize)
-            .map_or_else(Arity::default, |ty| self.ty(*ty))
     }
 }

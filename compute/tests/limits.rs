@@ -227,29 +227,33 @@ fn counts_and_sizes_are_bounded() {
         "{error}"
     );
     assert_eq!(error.code(), 13);
+    let two = "(result i32 i32)";
     for (what, code, item) in [
         (
             Counted::Types,
             32,
-            (0..4_097)
-                .map(|i| format!("(type (func {}))", "(param i64)".repeat(i % 128)))
+            (0..1_025)
+                .map(|i| {
+                    let bits = (0..10).map(|bit| if i >> bit & 1 == 1 { "i64 " } else { "i32 " });
+                    format!("(type (func (param {})))", bits.collect::<String>())
+                })
                 .collect(),
         ),
         (
             Counted::Parameters,
             33,
-            format!("(type (func {}))", "(param i64)".repeat(129)),
+            format!("(type (func {}))", "(param i64)".repeat(33)),
         ),
         (
             Counted::Results,
             34,
-            format!("(type (func {}))", "(result i64)".repeat(17)),
+            format!("(type (func {}))", "(result i64)".repeat(5)),
         ),
         (Counted::Functions, 35, "(func)".repeat(10_000)),
         (
             Counted::Locals,
             36,
-            format!("(func (local {}))", "i32 i64 ".repeat(513)),
+            format!("(func (local {}))", "i32 i64 ".repeat(257)),
         ),
         (
             Counted::Globals,
@@ -262,23 +266,19 @@ fn counts_and_sizes_are_bounded() {
             "(table 65537 funcref)".to_owned(),
         ),
         (
-            Counted::FunctionComplexity,
+            Counted::BlockParameters,
             39,
-            format!(
-                "(func (local {}) {})",
-                "i32 ".repeat(1_000),
-                "(block)".repeat(1_048)
-            ),
+            "(func (i32.const 0) (loop (param i32) (drop)))".to_owned(),
         ),
         (
-            Counted::ModuleComplexity,
+            Counted::BlockResults,
             40,
-            format!(
-                "(func (local {}) {})",
-                "i32 ".repeat(1_000),
-                "(block)".repeat(1_000)
-            )
-            .repeat(9),
+            format!("(func (block {two} (i32.const 0) (i32.const 0)) (drop) (drop))"),
+        ),
+        (
+            Counted::Loops,
+            41,
+            format!("(func {})", "(loop)".repeat(257)),
         ),
     ] {
         let error = refuse(&with(&item));
@@ -288,11 +288,11 @@ fn counts_and_sizes_are_bounded() {
         );
         assert_eq!(error.code(), code);
     }
-    // Deep loops weigh more than the same loops one after the other: compilers are quadratic there.
-    let loops = |text: String| with(&format!("(func (local {}) {text})", "i32 ".repeat(100)));
-    load(&loops("(loop)".repeat(200)));
-    let nested = format!("{}{}", "(loop ".repeat(200), ")".repeat(200));
-    assert_eq!(refuse(&loops(nested)).code(), 39);
+    // A block's type may be written as a type's index if it is no wider.
+    load(&with(
+        "(type $t (func (result i32))) (func (drop (block (type $t) (i32.const 0))))",
+    ));
+    work_is_bounded();
     // A count that only claims to be large allocates nothing.
     let mut bomb = b"\0asm\x01\0\0\0".to_vec();
     bomb.extend([0x01, 0x05, 0xff, 0xff, 0xff, 0xff, 0x0f]);
@@ -303,6 +303,38 @@ fn counts_and_sizes_are_bounded() {
     ]
     .concat();
     assert!(Program::load(&locals, &ModuleLimits::default()).is_err());
+}
+
+/// A function has its own bound; a module has one that grows with its bytes, wherever they are.
+fn work_is_bounded() {
+    let blocks = |count: usize| {
+        let locals = "i32 ".repeat(500);
+        with(&format!(
+            "(func (local {locals}) {})",
+            "(block)".repeat(count)
+        ))
+    };
+    let work = |error: ProgramError| match error {
+        ProgramError::TooMuchWork {
+            function,
+            work,
+            max,
+        } => (function, work > max, max),
+        other => panic!("{other}"),
+    };
+    let limits = ModuleLimits::default();
+    let module = wat::parse_str(blocks(400)).expect("well-formed text");
+    let max = limits.work_max(module.len());
+    assert_eq!(work(refuse(&blocks(400))), (4, true, max));
+    let room = r#"(data (i32.const 0) ""#.to_owned() + &"x".repeat(100_000) + r#"")"#;
+    load(&(blocks(400).replacen("(func (local", &format!("{room} (func (local"), 1)));
+    let much = blocks(2_000).replacen("(func (local", &format!("{room} (func (local"), 1);
+    assert_eq!(work(refuse(&much)), (4, true, limits.function_work_max));
+    // Deep loops weigh more than the same loops one after the other: compilers are quadratic there.
+    let loops = |text: String| with(&format!("(func (local {}) {text})", "i32 ".repeat(100)));
+    load(&loops("(loop)".repeat(200)));
+    let nested = format!("{}{}", "(loop ".repeat(200), ")".repeat(200));
+    assert_eq!(refuse(&loops(nested)).code(), 16);
 }
 
 #[test]

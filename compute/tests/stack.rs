@@ -78,7 +78,7 @@ fn the_stack_counter_is_balanced_whatever_way_a_function_is_left() {
 /// Functions whose frames are as large as the limits allow, called as deep as they can be.
 #[test]
 fn the_counted_stack_ends_before_the_native_one() {
-    let locals: String = (0..1_000)
+    let locals: String = (0..500)
         .map(|i| {
             format!(
                 "(local.set {} (i64.load offset={} (local.get 0)))",
@@ -87,16 +87,16 @@ fn the_counted_stack_ends_before_the_native_one() {
             )
         })
         .collect();
-    let sum: String = (0..1_000)
+    let sum: String = (0..500)
         .map(|i| format!("(i64.add (local.get {}))", i + 1))
         .collect();
     let many_locals = format!(
         "(func $f (param i32) (result i32) (local {})
            {locals} (drop (call $f (local.get 0))) (i64.const 0) {sum} (i32.wrap_i64))",
-        "i64 ".repeat(1_000)
+        "i64 ".repeat(500)
     );
-    // Two thousand values that do not change in the loop, all wanted after the call.
-    let hoisted: String = (1..2_000)
+    // A thousand values that do not change in the loop, all wanted after the call.
+    let hoisted: String = (1..1_000)
         .map(|i| {
             format!(
                 "(i64.rotl (i64.xor (local.get 1) (i64.const {})) (local.get 1))",
@@ -110,20 +110,22 @@ fn the_counted_stack_ends_before_the_native_one() {
            (loop $l (drop (call $f (local.get 0)))
              (i64.const 1) {hoisted} {} (local.set 1) (br_if $l (i64.eqz (local.get 1))))
            (i32.wrap_i64 (local.get 1)))",
-        "(i64.mul)".repeat(1_999)
+        "(i64.mul)".repeat(999)
     );
-    let results = "(result i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64)";
+    let results = "(result i64 i64 i64 i64)";
     let many_results = format!(
         "(func $r {results} {}) (func $f (param i32) (result i32)
            {} (drop (call $f (local.get 0))) {} (i32.wrap_i64))",
-        "(i64.load (i32.const 8))".repeat(16),
-        "(call $r)".repeat(300),
-        "(i64.add)".repeat(300 * 16 - 1)
+        "(i64.load (i32.const 8))".repeat(4),
+        "(call $r)".repeat(200),
+        "(i64.add)".repeat(200 * 4 - 1)
     );
     let small = "(func $f (param i32) (result i32) (call $f (local.get 0)))";
+    // Bytes that the work of such functions is allowed for.
+    let room = format!("(data (i32.const 0) \"{}\")", "x".repeat(60_000));
     for items in [&many_locals, &hoisting, &many_results, small] {
         let program = load(&program(
-            items,
+            &format!("{room} {items}"),
             "(drop (call $f (i32.const 0))) (i32.const 1)",
         ));
         let outcome = both(

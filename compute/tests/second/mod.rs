@@ -73,6 +73,12 @@ impl WasmiInstance {
     }
 }
 
+impl WasmiInstance {
+    fn exports(&self, name: &str) -> bool {
+        self.instance.get_func(&self.store, name).is_some()
+    }
+}
+
 impl Instance for WasmiInstance {
     fn call(&mut self, entry: Entry, arguments: &[i32]) -> Result<i32, Fault> {
         let function = self
@@ -81,7 +87,8 @@ impl Instance for WasmiInstance {
             .expect("programs export it");
         let arguments: Vec<Val> = arguments.iter().map(|value| Val::I32(*value)).collect();
         let mut results = [Val::I32(0)];
-        let results = &mut results[..usize::from(entry != Entry::Init)];
+        let has_result = !matches!(entry, Entry::Initialize | Entry::Init);
+        let results = &mut results[..usize::from(has_result)];
         function
             .call(&mut self.store, &arguments, results)
             .map_err(|error| fault(&error))?;
@@ -185,6 +192,9 @@ pub(crate) fn uninstrumented(
         Err(Fault::Trap(kind)) => Err(kind),
         Err(Fault::Host(error)) => panic!("{error}"),
     };
+    if instance.exports("_initialize") {
+        call(&mut instance, Entry::Initialize, &[])?;
+    }
     let length = i32::try_from(input.len()).expect("small");
     let at = call(&mut instance, Entry::Alloc, &[length])?;
     let start = usize::try_from(at).expect("positive");
