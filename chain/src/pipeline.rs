@@ -315,16 +315,40 @@ fn verify_proofs(checked: &CheckedBlock, context: &Context<'_>) -> Result<(), Bl
 
 /// Reads what the transactions name and has their modules judged.
 fn preload(checked: &CheckedBlock, context: &Context<'_>) -> Result<Preloaded, BlockError> {
-    use rayon::prelude::*;
     let transactions = &checked.decoded.block().transactions;
     let version = context.rules.params().machine_version;
     Ok(Preloaded {
         accounts: Accounts::load(context.state, transactions)?,
-        programs: transactions
-            .par_iter()
-            .map(|signed| judge(signed, context.machine, version))
-            .collect(),
+        programs: judge_all(transactions, context.machine, version),
     })
+}
+
+/// [`judge`] for every transaction. A module is as much work as thousands of transactions, so each one is
+/// a task of its own for the thread pool, wherever in the list it is.
+#[must_use]
+pub fn judge_all(
+    transactions: &[SignedTransaction],
+    machine: &dyn Machine,
+    version: MachineVersion,
+) -> Vec<Option<Result<ProgramFacts, u16>>> {
+    use rayon::prelude::*;
+    let publishing: Vec<(usize, &SignedTransaction)> = transactions
+        .iter()
+        .enumerate()
+        .filter(|(_, signed)| matches!(signed.transaction.action, Action::PublishProgram { .. }))
+        .collect();
+    let judged: Vec<(usize, Option<Result<ProgramFacts, u16>>)> = publishing
+        .into_par_iter()
+        .with_max_len(1)
+        .map(|(index, signed)| (index, judge(signed, machine, version)))
+        .collect();
+    let mut verdicts = vec![None; transactions.len()];
+    for (index, verdict) in judged {
+        if let Some(place) = verdicts.get_mut(index) {
+            *place = verdict;
+        }
+    }
+    verdicts
 }
 
 /// The machine's verdict on the module that a transaction publishes, if it does.

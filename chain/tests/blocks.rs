@@ -10,7 +10,8 @@ use proofmill_chain::check::{
 };
 use proofmill_chain::codec::{self, DecodeError};
 use proofmill_chain::execute::{ExecuteError, SupplyError, check_supply_change, sum_supply};
-use proofmill_chain::pipeline::{BlockError, Context};
+use proofmill_chain::machine::{Machine, ProgramFacts};
+use proofmill_chain::pipeline::{BlockError, Context, judge_all};
 use proofmill_chain::state::StateError;
 use proofmill_chain::state::overlay::{Write, WriteSet};
 use proofmill_chain::state::reader::StateReader;
@@ -107,6 +108,54 @@ fn more_of_anything_than_the_parameters_allow_is_refused() {
         step.sealed.block().transactions,
         vec![many[0].clone(), many[2].clone()]
     );
+}
+
+/// Judges a module only while another thread judges a second one.
+struct TwoAtOnce {
+    inside: std::sync::Mutex<usize>,
+    met: std::sync::Condvar,
+}
+
+impl Machine for TwoAtOnce {
+    fn judge(&self, version: MachineVersion, module: &[u8]) -> Result<ProgramFacts, u16> {
+        let mut inside = self.inside.lock().expect("no thread panicked");
+        *inside += 1;
+        self.met.notify_all();
+        let deadline = std::time::Duration::from_secs(60);
+        let (inside, _) = self
+            .met
+            .wait_timeout_while(inside, deadline, |inside| *inside < 2)
+            .expect("no thread panicked");
+        if *inside < 2 {
+            return Err(u16::MAX);
+        }
+        Magic.judge(version, module)
+    }
+}
+
+#[test]
+fn modules_of_one_block_are_judged_at_the_same_time_and_in_their_order() {
+    let world = world();
+    let version = world.genesis.params.machine_version;
+    let publish = |name: &str, bytes: &[u8]| {
+        let module = Blob::new(bytes.to_vec());
+        world.tx(&key(name), Action::PublishProgram { module })
+    };
+    let mut transactions = vec![world.tx(&key("carol"), transfer(id("bob"), 1)); 400];
+    transactions[100] = publish("alice", b"PM\x01\x02");
+    transactions[101] = publish("bob", b"no program");
+    let machine = TwoAtOnce {
+        inside: std::sync::Mutex::new(0),
+        met: std::sync::Condvar::new(),
+    };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build();
+    let verdicts = pool
+        .expect("two threads")
+        .install(|| judge_all(&transactions, &machine, version));
+    let mut expected = vec![None; 400];
+    expected[100] = Some(Magic.judge(version, b"PM\x01\x02"));
+    expected[101] = Some(Magic.judge(version, b"no program"));
+    assert_eq!(verdicts, expected);
 }
 
 #[test]
