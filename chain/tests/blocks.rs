@@ -20,7 +20,7 @@ use proofmill_chain::types::hash::{Blob, Hash};
 use proofmill_chain::types::record::{Record, StateKey};
 use proofmill_chain::types::task::OUTPUT_BYTES_MAX;
 use proofmill_chain::types::transaction::Action;
-use proofmill_chain::types::units::{Amount, Height, Round};
+use proofmill_chain::types::units::{Amount, Height, MachineVersion, Round};
 
 fn refused(world: &World, block: &Block) -> BlockError {
     world

@@ -13,6 +13,7 @@ pub mod export;
 pub mod figures;
 pub mod ledger;
 pub mod measure;
+pub mod modules;
 pub mod plot;
 pub mod reference;
 pub mod report;
@@ -61,6 +62,8 @@ pub enum Work {
     State,
     /// Making and measuring blocks.
     Blocks,
+    /// Making and measuring modules.
+    Modules,
 }
 
 /// Called with what is under way, how much of it is done, and how much there is.

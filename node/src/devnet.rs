@@ -22,7 +22,7 @@ use std::path::PathBuf;
 
 use proofmill_chain::upgrades::{KnownVersion, Upgrade};
 
-pub use self::genesis::{CHAIN_ID, genesis};
+pub use self::genesis::{BLOCK_PROGRAM_BYTES_MAX, CHAIN_ID, genesis};
 pub use self::layout::LayoutError;
 pub use self::ports::{NodePorts, PortError};
 pub use self::ready::{AccountReady, FaucetReady, NodeReady, Ready, ValidatorReady, WorkerReady};

@@ -1,5 +1,6 @@
 //! `proofmill bench`: how fast this machine verifies blocks.
 
+mod modules;
 mod table;
 
 use std::path::PathBuf;
@@ -59,6 +60,8 @@ pub enum BenchCommand {
     /// Make a chain in a new home, for `proofmill replay`
     #[command(after_help = CHAIN_EXAMPLES)]
     Chain(ChainArgs),
+    /// Validate and compile the most expensive modules that the rules accept, beside ordinary ones
+    Modules(modules::ModulesArgs),
 }
 
 /// What blocks are made of.
@@ -134,6 +137,7 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     match args.command {
         BenchCommand::Verify(args) => run_verify(&args, global),
         BenchCommand::Chain(args) => run_chain(&args, global),
+        BenchCommand::Modules(args) => modules::run(&args, global),
     }
 }
 
@@ -239,6 +243,7 @@ impl Bars {
                     Work::Accounts => "accounts",
                     Work::State => "state",
                     Work::Blocks => "blocks",
+                    Work::Modules => "modules",
                 },
                 total,
             ),

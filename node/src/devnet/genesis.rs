@@ -75,13 +75,16 @@ fn worker(index: u32) -> GenesisWorker {
     }
 }
 
+/// Bytes of modules in a block: one of the largest, which two cores validate within 100 ms whatever it is.
+pub const BLOCK_PROGRAM_BYTES_MAX: u32 = 1_048_576;
+
 fn params() -> Params {
     Params {
         machine_version: machine::VERSION,
         block_bytes_max: 4_194_304,
         block_transactions_max: 20_000,
         block_attestations_max: 4_096,
-        block_program_bytes_max: 2_097_152,
+        block_program_bytes_max: BLOCK_PROGRAM_BYTES_MAX,
         base_fee: Amount::new(8),
         assign_delay: 2,
         seats_per_block_max: 64,
