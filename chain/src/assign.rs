@@ -2,8 +2,10 @@
 
 use crate::state::StateError;
 use crate::state::overlay::Overlay;
+use crate::task::vacant_seats;
 use crate::types::hash::{AccountId, Hash};
 use crate::types::params::Params;
+use crate::types::record::Look;
 use crate::types::task::Task;
 use crate::types::units::{Amount, Height};
 use crate::types::worker::Worker;
@@ -86,6 +88,38 @@ pub fn bar(worker: &Worker, task: &Task, params: &Params, height: Height) -> Opt
     ];
     bars.into_iter()
         .find_map(|(bar, stands)| stands.then_some(bar))
+}
+
+/// Whether block `height`, the next one, may draw this worker for `task`: a draw of the task is due and
+/// nothing keeps the worker from it.
+///
+/// # Errors
+/// When the state cannot be read.
+pub fn may_be_drawn(
+    overlay: &mut Overlay<'_>,
+    task: &Task,
+    worker: AccountId,
+    params: &Params,
+    height: Height,
+) -> Result<bool, StateError> {
+    let is_free = match overlay.worker(worker)? {
+        Some(worker) => bar(worker, task, params, height).is_none(),
+        None => false,
+    };
+    if !is_free || vacant_seats(task) == 0 {
+        return Ok(false);
+    }
+    let Some(live) = overlay.live_tasks_record()? else {
+        return Ok(false);
+    };
+    let place = live
+        .entries
+        .binary_search_by_key(&(task.submitted_at, task.index), |entry| {
+            (entry.submitted_at, entry.index)
+        });
+    let entry = place.ok().and_then(|place| live.entries.get(place));
+    Ok(entry
+        .is_some_and(|entry| entry.due <= height && matches!(entry.look, Look::Draw | Look::Retry)))
 }
 
 /// A look at all registered workers for one task.

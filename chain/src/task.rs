@@ -7,13 +7,13 @@
 //!     └─ Cancelled    └──┴────── Expired ◀───────────┘  (too late, or results differ)
 //! ```
 
-use crate::types::hash::{AccountId, Blob, Hash};
+mod attest;
+
+pub use self::attest::{Readiness, Void, attest, readiness};
+use crate::types::hash::{AccountId, Hash};
 use crate::types::params::{Params, SHARE_WHOLE};
 use crate::types::record::Look;
-use crate::types::task::{
-    Attestation, ExpiryReason, Mode, Moment, Phase, ResultClaim, ResultStatus, Seat, Settlement,
-    Statement, Task, TaskSpec,
-};
+use crate::types::task::{ExpiryReason, Mode, Moment, Phase, Seat, Settlement, Task, TaskSpec};
 use crate::types::units::{Amount, Gas, Height, MachineVersion};
 use crate::types::worker::Worker;
 
@@ -63,40 +63,6 @@ pub enum Service {
     Disputed,
     /// The task ended through no doing of this seat.
     Dismissed,
-}
-
-/// Why an attestation is void; a block that carries it is invalid.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Void {
-    /// The task does not exist.
-    #[error("the task is unknown")]
-    TaskUnknown,
-    /// The worker has no seat of that draw.
-    #[error("the worker holds no seat of that draw")]
-    NoSeat,
-    /// The seat has committed.
-    #[error("the seat has committed already")]
-    CommittedAlready,
-    /// Not the phase in which the statement may be made.
-    #[error("the task is not {0}")]
-    NotNow(&'static str),
-    /// The seat has revealed.
-    #[error("the seat has revealed already")]
-    RevealedAlready,
-    /// The claim is not what was committed to.
-    #[error("the claim is not what the seat committed to")]
-    NotCommitment,
-    /// More gas than the task allows.
-    #[error("claimed gas {given} is above the limit {most}")]
-    GasAboveLimit {
-        /// Claimed.
-        given: Gas,
-        /// The task's limit.
-        most: Gas,
-    },
-    /// An output without success.
-    #[error("a program that did not finish has no output")]
-    OutputOfFailure,
 }
 
 /// Escrow for a task: the price of its gas limit for every seat, rounded up; `None` when that does
@@ -207,86 +173,6 @@ pub fn seat(task: &mut Task, workers: &[Worker], bond: Amount, now: Moment) -> V
     task.draws = task.draws.saturating_add(1);
     task.phase = Phase::Committing { vacant_since: None };
     effects
-}
-
-/// Takes an attestation in.
-///
-/// # Errors
-/// When the attestation is void: nothing has changed.
-pub fn attest(
-    task: &mut Task,
-    attestation: &Attestation,
-    now: Moment,
-    params: &Params,
-) -> Result<Vec<Effect>, Void> {
-    let place = task
-        .seats
-        .iter()
-        .position(|seat| seat.worker == attestation.worker && seat.draw == attestation.draw)
-        .ok_or(Void::NoSeat)?;
-    match &attestation.statement {
-        Statement::Commit { commitment } => commit(task, place, *commitment, now),
-        Statement::Reveal { claim, salt } => reveal(task, place, claim, salt, now.height, params),
-    }
-}
-
-fn commit(
-    task: &mut Task,
-    place: usize,
-    commitment: Hash,
-    now: Moment,
-) -> Result<Vec<Effect>, Void> {
-    // Rule: a commitment counts once, and only while its task is committing.
-    if !matches!(task.phase, Phase::Committing { .. }) {
-        return Err(Void::NotNow("committing"));
-    }
-    let full = task.seats.len() == usize::from(task.mode.seats());
-    let seat = task.seats.get_mut(place).ok_or(Void::NoSeat)?;
-    if seat.commitment.is_some() {
-        return Err(Void::CommittedAlready);
-    }
-    seat.commitment = Some(commitment);
-    if full && task.seats.iter().all(|seat| seat.commitment.is_some()) {
-        task.phase = Phase::Revealing { since: now };
-    }
-    Ok(Vec::new())
-}
-
-fn reveal(
-    task: &mut Task,
-    place: usize,
-    claim: &ResultClaim,
-    salt: &Hash,
-    height: Height,
-    params: &Params,
-) -> Result<Vec<Effect>, Void> {
-    // Rule: a reveal before every seat has committed is void.
-    if !matches!(task.phase, Phase::Revealing { .. }) {
-        return Err(Void::NotNow("revealing"));
-    }
-    if claim.gas > task.gas_limit {
-        return Err(Void::GasAboveLimit {
-            given: claim.gas,
-            most: task.gas_limit,
-        });
-    }
-    // Rule: only a program that finished has an output.
-    if claim.status != ResultStatus::Done && claim.output_hash != Blob::default().hash() {
-        return Err(Void::OutputOfFailure);
-    }
-    let id = task.id;
-    let seat = task.seats.get_mut(place).ok_or(Void::NoSeat)?;
-    if seat.claim.is_some() {
-        return Err(Void::RevealedAlready);
-    }
-    if seat.commitment != Some(claim.commitment(&id, seat.draw, &seat.worker, salt)) {
-        return Err(Void::NotCommitment);
-    }
-    seat.claim = Some(*claim);
-    if task.seats.iter().all(|seat| seat.claim.is_some()) {
-        return Ok(settle(task, height, params));
-    }
-    Ok(Vec::new())
 }
 
 /// Every seat has revealed: equal results are accepted and paid, different ones refund.

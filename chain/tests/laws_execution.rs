@@ -7,9 +7,11 @@ use common::seeds::POOLS;
 use common::{
     STEP_MS, World, both_ways, candidates, claim, id, key, nonce, plain, spec, terms, transfer,
 };
+use proofmill_chain::assign::{Bar, bar, may_be_drawn};
 use proofmill_chain::build::Candidates;
 use proofmill_chain::codec;
 use proofmill_chain::pipeline::{BlockError, SealedBlock};
+use proofmill_chain::state::overlay::Overlay;
 use proofmill_chain::types::hash::{Blob, Hash};
 use proofmill_chain::types::receipt::Outcome;
 use proofmill_chain::types::record::Record;
@@ -232,9 +234,24 @@ fn check_step(
     proofmill_chain::execute::check_supply_change(writes).expect("grain is conserved");
     prop_assert!(writes.writes.is_sorted_by(|a, b| a.key < b.key));
     prop_assert!(writes.writes.iter().all(|write| write.old != write.new));
+    check_draws(world, &first)?;
     // Taking it in checks the supply and the tree's root over the whole state.
     world.apply(&first);
     Ok(first)
+}
+
+/// Whoever a block draws could be told from its parent's state, unless the block's own deadlines set
+/// collateral free.
+fn check_draws(world: &World, sealed: &SealedBlock) -> Result<(), TestCaseError> {
+    let (params, next) = (&world.genesis.params, world.height.next());
+    for drawn in &sealed.effects().assignments {
+        let task = world.task(drawn.task);
+        let mut overlay = Overlay::new(&world.state);
+        let foreseen = may_be_drawn(&mut overlay, &task, drawn.worker, params, next);
+        let barred = bar(&world.worker(drawn.worker), &task, params, next);
+        prop_assert!(foreseen == Ok(true) || barred == Some(Bar::Collateral));
+    }
+    Ok(())
 }
 
 proptest! {
