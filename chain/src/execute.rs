@@ -8,6 +8,7 @@ mod actions;
 mod attestations;
 mod ledger;
 mod tasks;
+mod tentative;
 pub mod transactions;
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use crate::types::transaction::SignedTransaction;
 use crate::types::units::{Amount, Height, Nonce};
 pub use attestations::Outputs;
 pub use ledger::{SupplyError, check_supply_change, sum_supply};
+pub use tentative::{spends, try_transaction};
 
 /// What a block is executed with, beside the state.
 #[derive(Clone, Copy, Debug)]
