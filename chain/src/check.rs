@@ -80,9 +80,7 @@ pub fn check_transaction(
 ) -> Result<usize, TransactionError> {
     let bytes = codec::encode(signed).len();
     check_chain(signed.transaction.chain, genesis)?;
-    for (role, key) in keys(&signed.transaction) {
-        admit_key(key.as_bytes()).map_err(|error| key_error(role, key, error))?;
-    }
+    admit_keys(&signed.transaction)?;
     check_form(signed, bytes, genesis)?;
     Ok(bytes)
 }
@@ -120,6 +118,14 @@ pub(crate) fn check_form(
             given: bytes,
             most: TRANSACTION_BYTES_MAX,
         });
+    }
+    Ok(())
+}
+
+/// Admits every key of a transaction.
+pub(crate) fn admit_keys(transaction: &Transaction) -> Result<(), TransactionError> {
+    for (role, key) in keys(transaction) {
+        admit_key(key.as_bytes()).map_err(|error| key_error(role, key, error))?;
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ mod header;
 mod identify;
 mod seen;
 mod signatures;
+mod transaction;
 
 pub use self::decoded::DecodedBlock;
 pub use self::error::BlockError;
@@ -25,6 +26,9 @@ use self::examine::Examined;
 pub use self::identify::{IdentifiedBlock, identify};
 pub use self::seen::{SEEN_MAX, SeenTransactions};
 pub use self::signatures::verify_transaction;
+pub use self::transaction::{
+    CheckedTransaction, EncodedTransaction, VerifiedTransaction, VerifyError, verify_transactions,
+};
 use crate::check::{self, BlockCheckError};
 use crate::codec::DecodeError;
 use crate::crypto::verify::Verifier;

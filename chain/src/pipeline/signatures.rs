@@ -27,7 +27,7 @@ struct Claim {
 
 /// Claims, and the messages that they are about.
 #[derive(Default)]
-struct Piece {
+pub(super) struct Piece {
     claims: Vec<Claim>,
     messages: Vec<u8>,
 }
@@ -54,7 +54,7 @@ impl Piece {
     }
 
     /// The signatures that a transaction must carry; `unsigned` is the encoding of its unsigned part.
-    fn transaction(
+    pub(super) fn transaction(
         &mut self,
         index: usize,
         signed: &SignedTransaction,
@@ -89,7 +89,11 @@ impl Piece {
         }
     }
 
-    fn items(&self) -> impl Iterator<Item = Item<'_>> {
+    pub(super) const fn len(&self) -> usize {
+        self.claims.len()
+    }
+
+    pub(super) fn items(&self) -> impl Iterator<Item = Item<'_>> {
         self.claims.iter().map(|claim| Item {
             key: claim.key.as_bytes(),
             message: self.messages.get(claim.message.clone()).unwrap_or_default(),
@@ -167,7 +171,7 @@ pub(super) fn verify(
     Err(error)
 }
 
-fn first_bad(pieces: &[Piece], verdicts: &[bool]) -> Option<BlockError> {
+pub(super) fn first_bad(pieces: &[Piece], verdicts: &[bool]) -> Option<BlockError> {
     pieces
         .iter()
         .flat_map(|piece| &piece.claims)

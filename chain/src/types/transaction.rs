@@ -24,6 +24,11 @@ pub(crate) fn id_prefix(genesis: &Hash) -> Prefix {
     Prefix::new(&[ID_TAG.as_bytes(), TRANSACTION_TAG, genesis.as_bytes()])
 }
 
+/// The id of the transaction with this unsigned encoding.
+pub(crate) fn id_of(unsigned: &[u8], genesis: &Hash) -> Hash {
+    Hash::of(ID_TAG, &[TRANSACTION_TAG, genesis.as_bytes(), unsigned])
+}
+
 /// What a transaction does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -159,14 +164,7 @@ impl Transaction {
     /// The transaction's id: a hash of the unsigned transaction, never of a signature.
     #[must_use]
     pub fn id(&self, genesis: &Hash) -> Hash {
-        Hash::of(
-            ID_TAG,
-            &[
-                TRANSACTION_TAG,
-                genesis.as_bytes(),
-                &crate::codec::encode(self),
-            ],
-        )
+        id_of(&crate::codec::encode(self), genesis)
     }
 
     /// The weight that the fee is proportional to: the action's own plus one per encoded byte.
