@@ -1,22 +1,34 @@
 //! Building a block: what a proposer does with its mempool.
+//!
+//! Candidates are drawn one after the other until the block is full; what is refused makes room for the
+//! next. The block is valid whatever the candidates, and a function of them, their order and the parent.
 
-use std::collections::BTreeMap;
+mod fill;
+mod source;
 
+use self::fill::{Filled, Filling, Room, draw_block, signed};
+use self::source::Listed;
+pub use self::source::TransactionSource;
 use crate::check::Roots;
-use crate::codec;
 use crate::crypto::sign::SecretKey;
 use crate::crypto::vrf;
-use crate::execute::{BlockContext, Executor, Inadmissible, Outputs, Prepared, beacon_message};
-use crate::pipeline::{Context, judge, tree_after};
+use crate::execute::{BlockContext, Executor, Inadmissible, beacon_message};
+use crate::merkle;
+use crate::pipeline::{Context, tree_after};
 use crate::state::StateError;
 use crate::state::accounts::Accounts;
 use crate::state::overlay::Overlay;
 use crate::task::Void;
 use crate::types::block::{Block, Certificate, Header, block_sign_bytes};
-use crate::types::hash::{Blob, Hash, Signature, VrfOutput, VrfProof};
+use crate::types::hash::{Hash, Signature, VrfOutput, VrfProof};
 use crate::types::task::AttestationMessage;
-use crate::types::transaction::{Action, SignedTransaction};
+use crate::types::transaction::SignedTransaction;
 use crate::types::units::Round;
+
+/// Most candidates that are tried and refused while a block is built.
+pub const REFUSED_MAX: usize = 16_384;
+/// Most candidates that do not fit while a block is built.
+pub const MISFITS_MAX: usize = 1_024;
 
 /// What a proposer has to build from, as a mempool admits it: [`check_transaction`](crate::check::check_transaction),
 /// [`check_attestation`](crate::check::check_attestation) and the signatures are taken as passed and not looked at again.
@@ -24,6 +36,16 @@ use crate::types::units::Round;
 pub struct Candidates {
     /// Transactions in the order of preference, each sender's by nonce.
     pub transactions: Vec<SignedTransaction>,
+    /// Attestations with their outputs.
+    pub attestations: Vec<AttestationMessage>,
+    /// The parent's certificate; `None` for the first block.
+    pub certificate: Option<Certificate>,
+}
+
+/// [`Candidates`] of which the transactions are drawn as the block fills.
+pub struct Offer<'a> {
+    /// Transactions.
+    pub transactions: &'a mut dyn TransactionSource,
     /// Attestations with their outputs.
     pub attestations: Vec<AttestationMessage>,
     /// The parent's certificate; `None` for the first block.
@@ -38,7 +60,7 @@ pub struct Built {
     /// Its hash.
     pub hash: Hash,
     /// Transactions that do not fit this parent, with the reason; one whose nonce is ahead may fit
-    /// a later one.
+    /// a later one. Candidates that were not drawn are not among them.
     pub refused: Vec<(Hash, Inadmissible)>,
     /// Attestations that are void on this parent; a reveal that is early may be good on a later one.
     pub void: Vec<(Hash, Void)>,
@@ -58,6 +80,26 @@ pub fn build(
     beacon_key: &SecretKey,
     candidates: Candidates,
 ) -> Result<Built, StateError> {
+    let offer = Offer {
+        transactions: &mut Listed::new(candidates.transactions, context.genesis),
+        attestations: candidates.attestations,
+        certificate: candidates.certificate,
+    };
+    build_from(context, round, time_ms, key, beacon_key, offer)
+}
+
+/// [`build`] from candidates that are drawn as the block fills.
+///
+/// # Errors
+/// When the state cannot be read.
+pub fn build_from(
+    context: &Context<'_>,
+    round: Round,
+    time_ms: u64,
+    key: &SecretKey,
+    beacon_key: &SecretKey,
+    offer: Offer<'_>,
+) -> Result<Built, StateError> {
     let mut overlay = Overlay::new(context.state);
     let chain = overlay.chain()?;
     let validators = overlay.validators()?;
@@ -66,7 +108,8 @@ pub fn build(
     let time_ms = time_ms.max(chain.time_ms.saturating_add(1));
     let message = beacon_message(context.genesis, &chain.beacon, height);
     let (beacon_proof, beacon_output) = vrf::prove(beacon_key, &message);
-    let accounts = Accounts::load(context.state, &candidates.transactions)?;
+    let drawn = draw_block(Room::all(context.rules.params()), offer.transactions);
+    let accounts = Accounts::load(context.state, &signed(&drawn))?;
     let mut executor = Executor::begin(
         context.state,
         BlockContext {
@@ -100,7 +143,7 @@ pub fn build(
             base_fee: context.rules.params().base_fee,
             beacon_output: VrfOutput::new([0; 64]),
             beacon_proof: VrfProof::new([0; 80]),
-            last_certificate_hash: candidates
+            last_certificate_hash: offer
                 .certificate
                 .as_ref()
                 .map_or(Hash::ZERO, Certificate::hash),
@@ -110,33 +153,22 @@ pub fn build(
         assignments: executor.assignments().to_vec(),
         attestations: Vec::new(),
         outputs: Vec::new(),
-        last_certificate: candidates.certificate,
+        last_certificate: offer.certificate,
     };
     block.header.beacon_output = beacon_output;
     block.header.beacon_proof = beacon_proof;
-    let mut room = Room::of(context, &block);
-    let void = include_attestations(
-        &mut executor,
-        context,
-        &mut block,
-        &mut room,
-        candidates.attestations,
-    )?;
-    let refused = include_transactions(
-        &mut executor,
-        context,
-        &mut block,
-        &mut room,
-        candidates.transactions,
-        &accounts,
-    )?;
+    let room = Room::of(context, &block);
+    let mut filling = Filling::new(&mut executor, context, &mut block, room);
+    let void = filling.attestations(offer.attestations)?;
+    filling.transactions(drawn, &accounts, offer.transactions)?;
+    let Filled { leaves, refused } = filling.end();
     let effects = executor.finish(block.outputs.clone())?;
-    let roots = Roots::of(&block);
+    let roots = Roots::beside(merkle::root_of_hashes(leaves), &block);
     block.header.transactions_root = roots.transactions;
     block.header.assignments_root = roots.assignments;
     block.header.attestations_root = roots.attestations;
     block.header.evidence_root = roots.evidence;
-    block.header.receipts_root = crate::merkle::root_of_values(&effects.receipts);
+    block.header.receipts_root = merkle::root_of_values(&effects.receipts);
     block.header.state_root = tree_after(context.tree, &effects.writes).root();
     let hash = block.header.hash();
     block.proposer_signature = key.sign(&block_sign_bytes(&hash));
@@ -146,109 +178,4 @@ pub fn build(
         refused,
         void,
     })
-}
-
-/// What still fits into the block.
-struct Room {
-    bytes: usize,
-    transactions: usize,
-    attestations: usize,
-    program_bytes: usize,
-}
-
-impl Room {
-    fn of(context: &Context<'_>, block: &Block) -> Self {
-        let params = context.rules.params();
-        Self {
-            bytes: (params.block_bytes_max as usize).saturating_sub(codec::encode(block).len()),
-            transactions: params.block_transactions_max as usize,
-            attestations: params.block_attestations_max as usize,
-            program_bytes: params.block_program_bytes_max as usize,
-        }
-    }
-}
-
-fn include_attestations(
-    executor: &mut Executor<'_>,
-    context: &Context<'_>,
-    block: &mut Block,
-    room: &mut Room,
-    candidates: Vec<AttestationMessage>,
-) -> Result<Vec<(Hash, Void)>, StateError> {
-    /// Length prefix of an output in the block.
-    const PREFIX: usize = 8;
-    let mut void = Vec::new();
-    let mut carried: BTreeMap<Hash, Blob> = BTreeMap::new();
-    let mut outputs = Outputs::default();
-    for AttestationMessage { signed, output } in candidates {
-        let needed = codec::encode(&signed)
-            .len()
-            .saturating_add(output.len())
-            .saturating_add(PREFIX);
-        let (Some(bytes), Some(left)) = (
-            room.bytes.checked_sub(needed),
-            room.attestations.checked_sub(1),
-        ) else {
-            break;
-        };
-        match executor.attestation(&signed, &mut outputs)? {
-            Err(error) => void.push((signed.attestation.id(context.genesis), error)),
-            Ok(()) => {
-                room.bytes = bytes;
-                room.attestations = left;
-                block.attestations.push(signed);
-                if !output.is_empty() {
-                    carried.insert(output.hash(), output);
-                }
-            }
-        }
-    }
-    block.outputs = outputs
-        .needed()
-        .filter_map(|hash| carried.remove(hash))
-        .collect();
-    Ok(void)
-}
-
-fn include_transactions(
-    executor: &mut Executor<'_>,
-    context: &Context<'_>,
-    block: &mut Block,
-    room: &mut Room,
-    candidates: Vec<SignedTransaction>,
-    accounts: &Accounts,
-) -> Result<Vec<(Hash, Inadmissible)>, StateError> {
-    let mut refused = Vec::new();
-    let machine_version = context.rules.params().machine_version;
-    for (candidate, signed) in candidates.into_iter().enumerate() {
-        let length = codec::encode(&signed).len();
-        let module = match &signed.transaction.action {
-            Action::PublishProgram { module } => module.len(),
-            _ => 0,
-        };
-        let (Some(bytes), Some(program_bytes), Some(left)) = (
-            room.bytes.checked_sub(length),
-            room.program_bytes.checked_sub(module),
-            room.transactions.checked_sub(1),
-        ) else {
-            continue;
-        };
-        let prepared = Prepared {
-            signed: &signed,
-            id: signed.transaction.id(context.genesis),
-            bytes: length,
-            program: judge(&signed, context.machine, machine_version),
-            slots: accounts.slots(candidate),
-        };
-        match executor.transaction(&prepared)? {
-            Err(error) => refused.push((prepared.id, error)),
-            Ok(()) => {
-                room.bytes = bytes;
-                room.program_bytes = program_bytes;
-                room.transactions = left;
-                block.transactions.push(signed);
-            }
-        }
-    }
-    Ok(refused)
 }

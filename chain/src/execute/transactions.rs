@@ -2,6 +2,7 @@
 
 use crate::execute::{Executor, Inadmissible, Prepared};
 use crate::state::StateError;
+use crate::types::account::Account;
 use crate::types::params::Params;
 use crate::types::receipt::{Outcome, Receipt};
 use crate::types::transaction::Transaction;
@@ -67,15 +68,26 @@ pub fn admit(
 }
 
 impl Executor<'_> {
-    pub(super) fn apply_transaction(
+    /// Whether a transaction may be included next; nothing changes.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub fn admits(
         &mut self,
         prepared: &Prepared<'_>,
-        index: u32,
-    ) -> Result<Result<Receipt, Inadmissible>, StateError> {
+    ) -> Result<Result<(), Inadmissible>, StateError> {
+        Ok(self.costs(prepared)?.map(|_| ()))
+    }
+
+    /// The sender's account, the fee, and what it comes to with the tip; or why the transaction may not
+    /// be included.
+    fn costs(
+        &mut self,
+        prepared: &Prepared<'_>,
+    ) -> Result<Result<(Account, Amount, Amount), Inadmissible>, StateError> {
         let transaction = &prepared.signed.transaction;
-        let payer = transaction.payer();
-        let slots = prepared.slots;
-        let mut sender = self.overlay.account_at(transaction.sender, slots.sender)?;
+        let (payer, slots) = (transaction.payer(), prepared.slots);
+        let sender = self.overlay.account_at(transaction.sender, slots.sender)?;
         let payer_balance = self.overlay.account_at(payer, slots.payer)?.balance;
         let admitted = admit(
             transaction,
@@ -85,7 +97,18 @@ impl Executor<'_> {
             sender.nonce,
             payer_balance,
         );
-        let (fee, cost) = match admitted {
+        Ok(admitted.map(|(fee, cost)| (sender, fee, cost)))
+    }
+
+    pub(super) fn apply_transaction(
+        &mut self,
+        prepared: &Prepared<'_>,
+        index: u32,
+    ) -> Result<Result<Receipt, Inadmissible>, StateError> {
+        let transaction = &prepared.signed.transaction;
+        let payer = transaction.payer();
+        let slots = prepared.slots;
+        let (mut sender, fee, cost) = match self.costs(prepared)? {
             Ok(costs) => costs,
             Err(error) => return Ok(Err(error)),
         };

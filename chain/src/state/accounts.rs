@@ -4,6 +4,8 @@
 //! so they are read in parallel, once each, and every transaction is told the places of its own:
 //! applying a transfer then looks nothing up.
 
+use core::borrow::Borrow;
+
 use rayon::iter::ParallelIterator;
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
@@ -69,9 +71,9 @@ impl Accounts {
     ///
     /// # Errors
     /// When the state cannot be read.
-    pub fn load(
+    pub fn load<T: Borrow<SignedTransaction> + Sync>(
         reader: &dyn StateReader,
-        transactions: &[SignedTransaction],
+        transactions: &[T],
     ) -> Result<Self, StateError> {
         let mentions = sorted_mentions(transactions);
         let mut ids: Vec<AccountId> = Vec::with_capacity(mentions.len());
@@ -142,7 +144,7 @@ fn load(
     .collect()
 }
 
-fn sorted_mentions(transactions: &[SignedTransaction]) -> Vec<Mention> {
+fn sorted_mentions<T: Borrow<SignedTransaction> + Sync>(transactions: &[T]) -> Vec<Mention> {
     let mut mentions = Vec::with_capacity(transactions.len().saturating_mul(2));
     for (index, signed) in (0_u32..).zip(transactions) {
         let mut mention = |id: &AccountId, role| {
@@ -152,7 +154,7 @@ fn sorted_mentions(transactions: &[SignedTransaction]) -> Vec<Mention> {
                 role,
             });
         };
-        let transaction = &signed.transaction;
+        let transaction = &signed.borrow().transaction;
         mention(&transaction.sender, Role::Sender);
         if let Some(sponsor) = &transaction.sponsor {
             mention(sponsor, Role::Sponsor);
@@ -176,10 +178,10 @@ fn prefix(id: &AccountId) -> u64 {
 
 impl Mention {
     /// The account mentioned. Only mentions of these transactions are asked.
-    fn id(&self, transactions: &[SignedTransaction]) -> AccountId {
+    fn id<T: Borrow<SignedTransaction>>(&self, transactions: &[T]) -> AccountId {
         let transaction = transactions
             .get(self.transaction as usize)
-            .map(|signed| &signed.transaction);
+            .map(|signed| &signed.borrow().transaction);
         let id = transaction.and_then(|transaction| match (self.role, &transaction.action) {
             (Role::Sender, _) => Some(transaction.sender),
             (Role::Sponsor, _) => transaction.sponsor,
