@@ -25,7 +25,6 @@ pub use self::error::BlockError;
 use self::examine::Examined;
 pub use self::identify::{IdentifiedBlock, identify};
 pub use self::seen::{SEEN_MAX, SeenTransactions};
-pub use self::signatures::verify_transaction;
 pub use self::transaction::{
     CheckedTransaction, EncodedTransaction, VerifiedTransaction, VerifyError, verify_transactions,
 };

@@ -11,7 +11,7 @@ use proofmill_chain::codec;
 use proofmill_chain::crypto::sign::SecretKey;
 use proofmill_chain::crypto::verify::{BATCH_CHUNK_MAX, Backend, BatchSecret, Item, Verifier};
 use proofmill_chain::merkle;
-use proofmill_chain::pipeline::{BlockError, Context, SeenTransactions, verify_transaction};
+use proofmill_chain::pipeline::{BlockError, Context, SeenTransactions, VerifyError};
 use proofmill_chain::types::block::Block;
 use proofmill_chain::types::hash::{AccountId, Signature};
 use proofmill_chain::types::transaction::{Action, SignedTransaction};
@@ -334,8 +334,12 @@ fn the_senders_signature_the_sponsors_and_the_workers_are_told_apart() {
         });
         let error = |index| Some(BlockError::Signature { what, index, key });
         assert_eq!(verdict(&world, &forged, None), error(index));
-        let alone = verify_transaction(&forged.transactions[index], &world.id);
-        assert_eq!(alone.err(), error(0), "as a mempool sees it");
+        let alone = world.verified_beside(&block.transactions[0], &forged.transactions[index]);
+        assert_eq!(
+            alone,
+            Err(VerifyError::Signature { what, key }),
+            "as a mempool sees it"
+        );
     }
 }
 

@@ -8,7 +8,7 @@ use proofmill_chain::crypto::verify::KeyError;
 use proofmill_chain::crypto::vrf;
 use proofmill_chain::execute::{ExecuteError, Inadmissible, beacon_message, next_beacon};
 use proofmill_chain::finality::{CertificateError, verify_certificate};
-use proofmill_chain::pipeline::{BlockError, verify_transaction};
+use proofmill_chain::pipeline::{BlockError, VerifyError};
 use proofmill_chain::types::block::{Block, Certificate};
 use proofmill_chain::types::hash::{AccountId, Hash, VrfOutput};
 use proofmill_chain::types::transaction::{Action, SignedTransaction};
@@ -217,11 +217,11 @@ fn every_signature_in_a_block_is_verified() {
         ),
     ];
     for (bad, what, key) in cases {
-        let alone = verify_transaction(&bad, &world.id);
+        let alone = world.verified_beside(&fine, &bad);
         let block = world.forge(|block| block.transactions = vec![fine.clone(), bad]);
         let error = |index| BlockError::Signature { what, index, key };
         assert_eq!(refused(&world, &block), error(1));
-        assert_eq!(alone, Err(error(0)));
+        assert_eq!(alone, Err(VerifyError::Signature { what, key }));
     }
     let mut commit = world.commit(task, 0, &claim(b"output", 1)).signed;
     commit.signature = bad_signature();
@@ -236,7 +236,7 @@ fn every_signature_in_a_block_is_verified() {
             key: commit.attestation.worker
         }
     );
-    assert!(verify_transaction(&fine, &world.id).is_ok());
+    assert_eq!(world.verified_beside(&fine, &fine), Ok(()));
 }
 
 #[test]

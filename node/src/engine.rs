@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use proofmill_chain::build::{Candidates, build};
+use proofmill_chain::build::{Offer, build_from};
 use proofmill_chain::codec;
 use proofmill_chain::crypto::sign::SecretKey;
 use proofmill_chain::crypto::verify::{BatchSecret, Verifier};
@@ -28,7 +28,6 @@ use proofmill_chain::pipeline::{
 };
 use proofmill_chain::state::StateError;
 use proofmill_chain::state::overlay::Overlay;
-use proofmill_chain::types::account::Account;
 use proofmill_chain::types::block::{Certificate, Header, header_version_under, version_of};
 use proofmill_chain::types::genesis::Genesis;
 use proofmill_chain::types::hash::{AccountId, Hash};
@@ -38,10 +37,14 @@ use proofmill_chain::types::validator::ValidatorSet;
 use proofmill_chain::upgrades::{Schedule, UnknownVersion, listed};
 use tokio::sync::{Notify, watch};
 
-pub use self::admit::{AdmitError, Taken};
+use self::admit::ModuleGate;
+pub use self::admit::{
+    AdmitError, GossipVerdict, MODULES_JUDGED_MAX, MODULES_WAITING_MAX, ModuleBusy, PendingModule,
+    Taken,
+};
 use crate::gossip::GossipHandle;
 use crate::machine::ComputeMachine;
-use crate::mempool::{AttestationLimits, AttestationPool, Mempool, MempoolLimits, Selection};
+use crate::mempool::{AttestationLimits, AttestationPool, Mempool, MempoolLimits};
 use crate::store::{CommitBatch, Head, Store, StoreError};
 use crate::upgrades::UpgradeNeeded;
 
@@ -141,6 +144,8 @@ pub struct Engine {
     idle: Duration,
     verify_supply_every: u64,
     pools: Mutex<Pools>,
+    /// Who may have a module judged.
+    modules: ModuleGate,
     /// Valid blocks of the next height, by hash.
     sealed: Mutex<BTreeMap<Hash, Arc<SealedBlock>>>,
     /// Blocks that were identified and not judged yet, oldest first.
@@ -203,6 +208,7 @@ impl Engine {
             idle: parts.idle,
             verify_supply_every: parts.verify_supply_every,
             pools: Mutex::new(pools),
+            modules: ModuleGate::default(),
             sealed: Mutex::default(),
             identified: Mutex::default(),
             last_commit: Mutex::new(Instant::now()),
@@ -354,6 +360,7 @@ impl Engine {
         }));
     }
 
+    /// Who also holds the state takes the state's lock first.
     pub(crate) fn pools(&self) -> MutexGuard<'_, Pools> {
         locked(&self.pools)
     }
@@ -449,30 +456,27 @@ impl Engine {
             Height::ZERO => None,
             height => self.store.certificate(height)?,
         };
-        let room = Selection {
-            bytes_max: params.block_bytes_max as usize,
-            count_max: params.block_transactions_max as usize,
-            program_bytes_max: params.block_program_bytes_max as usize,
-        };
-        let candidates = {
+        let (mut transactions, attestations) = {
             let pools = self.pools();
-            Candidates {
-                transactions: pools.transactions.select(room),
-                attestations: pools.attestations.select(
-                    params.block_bytes_max as usize,
-                    params.block_attestations_max as usize,
-                ),
-                certificate,
-            }
+            let attestations = pools.attestations.select(
+                params.block_bytes_max as usize,
+                params.block_attestations_max as usize,
+            );
+            (pools.transactions.candidates(), attestations)
+        };
+        let offer = Offer {
+            transactions: &mut transactions,
+            attestations,
+            certificate,
         };
         let built = self.with_context(|context| {
-            build(
+            build_from(
                 context,
                 round,
                 clock_ms(),
                 &self.keys.consensus,
                 &self.keys.beacon,
-                candidates,
+                offer,
             )
         })??;
         for (id, reason) in &built.refused {
@@ -569,19 +573,20 @@ impl Engine {
         }
         {
             let base_fee = self.params().base_fee;
+            let state = self.store.state();
             let mut pools = self.pools();
             let mut dropped = pools.transactions.set_base_fee(base_fee);
             let gone =
                 pools
                     .transactions
                     .committed(&sealed.block().transactions, head.height, |id| {
-                        self.account(id)
+                        Overlay::new(&state).account(*id)
                     })?;
             dropped.extend(gone);
             for id in dropped {
                 tracing::debug!(%id, "a waiting transaction can no longer be included");
             }
-            self.prune_attestations(&mut pools.attestations)?;
+            self.update_attestations(&state, &mut pools.attestations)?;
         }
         *locked(&self.last_commit) = Instant::now();
         self.head.send_replace(head);
@@ -601,13 +606,5 @@ impl Engine {
             })?;
         tracing::debug!(%height, held, "the supply adds up");
         Ok(())
-    }
-
-    /// An account at the head; one that does not exist is empty.
-    ///
-    /// # Errors
-    /// When the state cannot be read.
-    pub fn account(&self, id: &AccountId) -> Result<Account, StateError> {
-        Overlay::new(&self.store).account(*id)
     }
 }

@@ -2,9 +2,11 @@
 //!
 //! A message that comes in is handed to the node and travels on only after the node has accepted
 //! it. Queues are bounded in both directions: what does not fit is dropped and counted, never
-//! waited for. Peers that were configured are dialled again whenever they are lost.
+//! waited for. A peer whose messages are useless loses its credit and is not listened to until it has
+//! some again. Peers that were configured are dialled again whenever they are lost.
 
 mod dial;
+mod inbox;
 mod limits;
 mod swarm;
 #[cfg(test)]
@@ -24,6 +26,7 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
+pub use self::inbox::Inbox;
 use self::swarm::{Command, Loop};
 
 /// Most messages that wait for the node's verdict.
@@ -42,6 +45,10 @@ pub const PER_IP_MAX: usize = 8;
 pub const PER_PEER_MAX: u32 = 4;
 /// How many messages of a peer are rejected before it is cut off.
 pub const REJECTED_MAX: u32 = 16;
+/// How many useless messages a peer may send at once before it is not listened to.
+pub const USELESS_MAX: u32 = 1_024;
+/// How many useless messages a second a peer is forgiven.
+pub const USELESS_PER_SECOND: u32 = 64;
 /// Most peers that are remembered as cut off.
 pub const CUT_OFF_MAX: usize = 1_024;
 /// Wait before the first attempt to dial a lost peer again.
@@ -95,6 +102,8 @@ pub enum Acceptance {
     Accept,
     /// Useless now, and nobody's fault: it stops here.
     Ignore,
+    /// Refused by the state, as it was at the peer: it stops here and costs the peer credit.
+    Useless,
     /// Invalid whatever the state: it stops here and counts against the peer that sent it.
     Reject,
 }
@@ -201,6 +210,8 @@ pub struct GossipCounts {
     pub rejected: u64,
     /// Messages of others dropped because too many waited for a verdict.
     pub dropped: u64,
+    /// Messages of others dropped because the peer had no credit left.
+    pub muted: u64,
     /// Messages of ours sent.
     pub published: u64,
     /// Messages of ours dropped because no peer took them.
@@ -212,6 +223,7 @@ struct Counters {
     received: AtomicU64,
     rejected: AtomicU64,
     dropped: AtomicU64,
+    muted: AtomicU64,
     published: AtomicU64,
     unsent: AtomicU64,
 }
@@ -241,22 +253,20 @@ impl Gossip {
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn start(
-        config: &GossipConfig,
-    ) -> Result<(GossipHandle, mpsc::Receiver<Incoming>), GossipError> {
+    pub fn start(config: &GossipConfig) -> Result<(GossipHandle, Inbox), GossipError> {
         let mut seed = config.seed.clone();
         let keypair = Keypair::ed25519_from_bytes(seed.as_mut_slice())
             .map_err(|error| GossipError::Setup(error.to_string()))?;
         let id = keypair.public().to_peer_id();
         let (commands, command_queue) = mpsc::channel(OUTGOING_QUEUE);
-        let (incoming, incoming_queue) = mpsc::channel(INCOMING_QUEUE);
+        let (postman, inbox) = inbox::inbox();
         let (peers_out, peers) = watch::channel(Vec::new());
         let (listening_out, listening) = watch::channel(None);
         let counters = Arc::new(Counters::default());
         let network = Loop::new(
             keypair,
             config,
-            incoming,
+            postman,
             peers_out,
             listening_out,
             Arc::clone(&counters),
@@ -270,7 +280,7 @@ impl Gossip {
             counters,
             task: Arc::new(Mutex::new(Some(task))),
         };
-        Ok((handle, incoming_queue))
+        Ok((handle, inbox))
     }
 }
 
@@ -330,6 +340,7 @@ impl GossipHandle {
             received: read(&self.counters.received),
             rejected: read(&self.counters.rejected),
             dropped: read(&self.counters.dropped),
+            muted: read(&self.counters.muted),
             published: read(&self.counters.published),
             unsent: read(&self.counters.unsent),
         }

@@ -3,6 +3,7 @@
 //! The `proofmill` program is a thin `main` over this library, so that tests and benchmarks can use
 //! its parts.
 
+pub mod admission;
 pub mod bench;
 pub mod cli;
 pub mod client;

@@ -132,7 +132,7 @@ mod tests {
         let refused = machine.explain(b"\0asm").expect_err("not a program");
         let again = machine.explain_with(b"\0asm", |_| unreachable!("the verdict is kept"));
         assert_eq!(again, Err(refused.clone()));
-        assert_eq!(machine.judge(b"\0asm"), Err(refused.code()));
+        assert_eq!(machine.judge(VERSION, b"\0asm"), Err(refused.code()));
     }
 
     #[test]

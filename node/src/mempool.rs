@@ -12,7 +12,7 @@ mod tests;
 
 pub use self::attestations::{AttestationError, AttestationLimits, AttestationPool};
 pub use self::error::InsertError;
-pub use self::pool::{Mempool, MempoolLimits, Selection};
+pub use self::pool::{Mempool, MempoolLimits, PoolCandidates, Preview};
 
 /// Most bytes of transactions that wait.
 pub const MEMPOOL_BYTES_MAX: usize = 64 << 20;
@@ -22,6 +22,10 @@ pub const MEMPOOL_TRANSACTIONS_MAX: usize = 50_000;
 pub const PER_SENDER_MAX: usize = 1_000;
 /// By how many hundredths a replacement's tip must be higher at least.
 pub const REPLACEMENT_TIP_PERCENT: u64 = 10;
+/// Most attestations of one worker for seats that it does not hold yet, or that wait for others to commit.
+pub const ATTESTATIONS_EARLY_PER_WORKER: usize = 16;
+/// For how many blocks an attestation may be early.
+pub const ATTESTATIONS_EARLY_BLOCKS: u64 = 16;
 /// Most attestations that wait.
 pub const ATTESTATIONS_MAX: usize = 8_192;
 /// Most bytes of attestations, outputs included, that wait.

@@ -366,7 +366,8 @@ fn refusal(error: AdmitError) -> Error {
             | TransactionError::TipAboveMaxFee { .. }
             | TransactionError::Field { .. } => plain(Code::TxRefused),
         },
-        AdmitError::Signature(_) => plain(Code::TxBadSignature),
+        AdmitError::Signature { .. } => plain(Code::TxBadSignature),
+        AdmitError::Busy(_) => plain(Code::MempoolFull),
         AdmitError::Program(error) => plain(Code::TxRefused).with("rule", error.code()),
         AdmitError::Pool(error) => pool_refusal(&error, plain),
         AdmitError::WouldFail(failure) => {
@@ -379,7 +380,6 @@ fn refusal(error: AdmitError) -> Error {
         }
         AdmitError::Output(_)
         | AdmitError::AttestationSignature(_)
-        | AdmitError::NoSeat
         | AdmitError::AttestationPool(_) => plain(Code::AttestationRefused),
         AdmitError::State(error) => Error::internal(error),
         AdmitError::Store(error) => Error::internal(error),

@@ -17,13 +17,14 @@ use proofmill_consensus::{EngineConfig, EngineHandle, EngineStatus, Timeouts};
 use proofmill_rpc::http::{Options, Server};
 use proofmill_rpc::port::Ports;
 use serde::Serialize;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use zeroize::Zeroizing;
 
+use crate::admission::admit_all;
 use crate::config::Config;
 use crate::engine::application::ConsensusPort;
 use crate::engine::{Engine, EngineParts, Trouble, ValidatorKeys};
-use crate::gossip::{Gossip, GossipConfig, Incoming};
+use crate::gossip::{Gossip, GossipConfig};
 use crate::home::{Home, write_atomically};
 use crate::query::NodePort;
 use crate::store::{History, Store};
@@ -61,7 +62,7 @@ pub async fn run(
     engine.check_next_rules()?;
     announce_upgrades(&engine);
     let network_seed = keys::read(&home.node_key()).context("node key")?.seed();
-    let (gossip, incoming) = Gossip::start(&GossipConfig {
+    let (gossip, inbox) = Gossip::start(&GossipConfig {
         listen: config.gossip.listen.clone(),
         peers: config.gossip.peers.clone(),
         seed: Zeroizing::new(network_seed),
@@ -74,10 +75,7 @@ pub async fn run(
         .listen_addr()
         .await
         .context("gossip stopped before it listened")?;
-    let admitting = tokio::task::spawn_blocking({
-        let engine = Arc::clone(&engine);
-        move || admit_all(&engine, incoming)
-    });
+    let admitting = tokio::spawn(admit_all(Arc::clone(&engine), inbox));
 
     let consensus: Arc<OnceLock<EngineHandle>> = Arc::default();
     let server = bind_front_end(&config, &engine, &consensus).await?;
@@ -307,14 +305,6 @@ async fn bind_front_end(
         ..Options::default()
     };
     Ok(Server::bind(config.rpc.listen, ports, options).await?)
-}
-
-/// Judges what peers pass on, in the order it comes, until gossip stops.
-fn admit_all(engine: &Engine, mut incoming: mpsc::Receiver<Incoming>) {
-    while let Some(message) = incoming.blocking_recv() {
-        let acceptance = engine.admit_gossip(message.topic, &message.bytes);
-        message.answer(acceptance);
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use core::ops::Range;
 use super::examine::{Examined, unsigned_bytes};
 use super::{BlockError, Context, DecodedBlock};
 use crate::check::{BlockCheckError, check_transaction};
-use crate::crypto::verify::{Item, verify_each};
+use crate::crypto::verify::Item;
 use crate::types::hash::{AccountId, Hash, Signature};
 use crate::types::transaction::{
     Action, SPONSOR_TAG, SignedTransaction, TRANSACTION_TAG, worker_consent_bytes,
@@ -99,21 +99,6 @@ impl Piece {
             message: self.messages.get(claim.message.clone()).unwrap_or_default(),
             signature: claim.signature.as_bytes(),
         })
-    }
-}
-
-/// Verifies a single transaction's signatures, as a mempool does; returns its id.
-///
-/// # Errors
-/// The first signature that does not verify.
-pub fn verify_transaction(signed: &SignedTransaction, genesis: &Hash) -> Result<Hash, BlockError> {
-    let mut piece = Piece::default();
-    let unsigned = crate::codec::encode(&signed.transaction);
-    piece.transaction(0, signed, &unsigned, genesis);
-    let verdicts = verify_each(&piece.items().collect::<Vec<_>>());
-    match first_bad(core::slice::from_ref(&piece), &verdicts) {
-        None => Ok(signed.transaction.id(genesis)),
-        Some(error) => Err(error),
     }
 }
 

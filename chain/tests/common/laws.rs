@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{STEP_MS, World, candidates, key_of};
 use proofmill_chain::build::Candidates;
 use proofmill_chain::check::Roots;
+use proofmill_chain::codec;
 use proofmill_chain::execute::{ExecuteError, Inadmissible, sum_supply};
-use proofmill_chain::pipeline::BlockError;
+use proofmill_chain::merkle;
+use proofmill_chain::pipeline::{BlockError, EncodedTransaction, VerifyError, verify_transactions};
 use proofmill_chain::task::Void;
 use proofmill_chain::tree::{LeafValue, Tree};
 use proofmill_chain::types::block::{Block, Certificate, block_sign_bytes};
@@ -165,6 +167,27 @@ impl World {
             }))
         );
         *void
+    }
+
+    /// A mempool's verdict on a transaction that is verified together with a good one.
+    pub(crate) fn verified_beside(
+        &self,
+        good: &SignedTransaction,
+        signed: &SignedTransaction,
+    ) -> Result<(), VerifyError> {
+        let checked = [good, signed, good].map(|signed| {
+            let encoded = EncodedTransaction::of(signed.clone());
+            encoded.check(&self.id).expect("only signatures are wrong")
+        });
+        let mut verdicts = verify_transactions(checked.into(), &self.id, &self.verifier, None);
+        let beside = verdicts.swap_remove(1).map(|(verified, encoding)| {
+            assert_eq!(verified.id(), signed.transaction.id(&self.id));
+            assert_eq!(encoding, codec::encode(signed));
+            assert_eq!(verified.bytes(), encoding.len());
+            assert_eq!(verified.leaf(), merkle::leaf_hash(&encoding));
+        });
+        assert!(verdicts.iter().all(Result::is_ok));
+        beside
     }
 
     /// The next empty block after `change`, with the roots of its lists and its proposer's

@@ -1,25 +1,46 @@
-//! What comes from outside: a transaction or an attestation is checked, verified, taken into its
-//! pool and passed on. A refusal says which rule and whose fault, and changes nothing.
+//! What comes from outside: a transaction or an attestation is checked, verified, taken into its pool and
+//! passed on. A refusal says which rule and whose fault, and changes nothing.
+//!
+//! ```text
+//! decode ─▶ rules of form ─▶ pool and state: lookups ─▶ signatures ─▶ module, try-out ─▶ pool
+//!           nothing costly is done for what a cheaper rule refuses
+//! ```
+//!
+//! What peers bring is taken in batches, whose signatures are verified together. Locks are taken in one
+//! order: the state's, then the pools'.
 
+mod gossip;
+mod modules;
+
+use std::sync::Arc;
+
+use proofmill_chain::assign::may_be_drawn;
 use proofmill_chain::check::{
-    AttestationError as AttestationRule, TransactionError, check_attestation, check_transaction,
+    AttestationError as AttestationRule, TransactionError, check_attestation,
 };
 use proofmill_chain::codec::{self, DecodeError};
-use proofmill_chain::crypto::verify::{Item, verify};
-use proofmill_chain::execute::{BlockContext, Executor, Prepared};
-use proofmill_chain::merkle;
-use proofmill_chain::pipeline::{BlockError, judge, verify_transaction};
+use proofmill_chain::crypto::verify::Item;
+use proofmill_chain::execute::{Prepared, try_transaction};
+use proofmill_chain::machine::ProgramFacts;
+use proofmill_chain::pipeline::{
+    CheckedTransaction, EncodedTransaction, VerifiedTransaction, VerifyError, verify_transactions,
+};
 use proofmill_chain::state::StateError;
-use proofmill_chain::state::accounts::{Accounts, Slots};
-use proofmill_chain::types::hash::{AccountId, Hash, VrfOutput};
+use proofmill_chain::state::accounts::Slots;
+use proofmill_chain::state::overlay::Overlay;
+use proofmill_chain::task::{Readiness, readiness};
+use proofmill_chain::types::hash::{AccountId, Hash};
 use proofmill_chain::types::receipt::{Failure, Outcome};
-use proofmill_chain::types::task::{ATTESTATION_BYTES_MAX, AttestationMessage};
-use proofmill_chain::types::transaction::{Action, SignedTransaction, TRANSACTION_BYTES_MAX};
+use proofmill_chain::types::task::{Attestation, AttestationMessage};
+use proofmill_chain::types::transaction::{Action, SignedTransaction};
+use proofmill_chain::types::units::Height;
 use proofmill_compute::ProgramError;
 
-use super::pace::Fit;
-use super::{Engine, clock_ms};
-use crate::gossip::{Acceptance, Topic};
+pub use self::gossip::{GossipVerdict, PendingModule};
+pub use self::modules::{MODULES_JUDGED_MAX, MODULES_WAITING_MAX, ModuleBusy};
+pub(crate) use self::modules::{ModuleGate, Ticket};
+use super::Engine;
+use crate::gossip::Topic;
 use crate::mempool::{AttestationError, InsertError};
 use crate::store::StoreError;
 
@@ -33,11 +54,19 @@ pub enum AdmitError {
     #[error(transparent)]
     Rule(#[from] TransactionError),
     /// A signature.
-    #[error("{0}")]
-    Signature(BlockError),
+    #[error("{what}: the signature of {key} does not verify")]
+    Signature {
+        /// Of what.
+        what: &'static str,
+        /// Whose.
+        key: AccountId,
+    },
     /// The module is not a program.
     #[error("the module is not a program: {0}")]
     Program(ProgramError),
+    /// The module cannot be judged now.
+    #[error(transparent)]
+    Busy(#[from] ModuleBusy),
     /// The pool.
     #[error(transparent)]
     Pool(#[from] InsertError),
@@ -50,18 +79,24 @@ pub enum AdmitError {
     /// An attestation's signature.
     #[error("the signature of worker {0} does not verify")]
     AttestationSignature(AccountId),
-    /// An attestation that no block can hold.
-    #[error("attestation refused: the worker has no open seat that it fits, or the task is over")]
-    NoSeat,
     /// The pool of attestations.
     #[error(transparent)]
-    AttestationPool(AttestationError),
+    AttestationPool(#[from] AttestationError),
     /// Our own trouble.
     #[error(transparent)]
     State(#[from] StateError),
     /// Our own trouble.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<VerifyError> for AdmitError {
+    fn from(error: VerifyError) -> Self {
+        match error {
+            VerifyError::Rule(rule) => Self::Rule(rule),
+            VerifyError::Signature { what, key } => Self::Signature { what, key },
+        }
+    }
 }
 
 /// Whether something was new.
@@ -74,15 +109,38 @@ pub enum Taken {
 }
 
 impl Engine {
-    /// Takes a transaction from a client: one that would fail at the head is refused.
+    /// Takes a transaction from a client: one that would fail at the head is refused. Blocking: a
+    /// module is judged, perhaps after others.
     ///
     /// # Errors
     /// The first rule broken.
+    ///
+    /// # Panics
+    /// Never: a batch has a verdict on each transaction.
     pub fn admit_transaction(&self, signed: SignedTransaction) -> Result<Taken, AdmitError> {
-        let bytes = codec::encode(&signed);
-        let taken = self.take_transaction(signed, true)?;
+        let genesis = self.genesis_hash();
+        let encoded = EncodedTransaction::of(signed);
+        if let Some(known) = self.known(&encoded)? {
+            return Ok(Taken::Known(known));
+        }
+        let checked = encoded.check(&genesis)?;
+        self.preview(&checked)?;
+        let mut verified =
+            verify_transactions(vec![checked], &genesis, &self.verifier, Some(&self.seen));
+        let (transaction, encoding) = verified
+            .pop()
+            .expect("there is a verdict on each transaction")?;
+        let program = match self.new_module(&transaction)? {
+            None => None,
+            Some(module) => {
+                let ticket = self.modules.enter(transaction.transaction().sender)?;
+                Some(self.judge_module(&ticket, module)?)
+            }
+        };
+        self.try_out(&transaction, program)?;
+        let taken = self.insert_transaction(Arc::new(transaction))?;
         if let Taken::New(_) = taken {
-            self.publish(Topic::Transactions, bytes);
+            self.publish(Topic::Transactions, encoding);
         }
         Ok(taken)
     }
@@ -91,46 +149,29 @@ impl Engine {
     ///
     /// # Errors
     /// The first rule broken.
+    ///
+    /// # Panics
+    /// Never: a batch has a verdict on each attestation.
     pub fn admit_attestation(&self, message: AttestationMessage) -> Result<Taken, AdmitError> {
-        let bytes = codec::encode(&message);
-        let taken = self.take_attestation(message)?;
+        let encoding = codec::encode(&message);
+        let taken = self
+            .check_attestation(&message, encoding.len())
+            .and_then(|()| {
+                self.verify_attestations(&[&message])
+                    .pop()
+                    .expect("there is a verdict on each attestation")
+            })
+            .and_then(|()| self.insert_attestation(message));
+        let taken = known_attestation(taken)?;
         if let Taken::New(_) = taken {
-            self.publish(Topic::Attestations, bytes);
+            self.publish(Topic::Attestations, encoding);
         }
         Ok(taken)
     }
 
-    /// Takes what a peer passed on, and says whether it should travel further.
-    #[must_use]
-    pub fn admit_gossip(&self, topic: Topic, bytes: &[u8]) -> Acceptance {
-        let taken = match topic {
-            Topic::Transactions => codec::decode::<SignedTransaction, TRANSACTION_BYTES_MAX>(bytes)
-                .map_err(AdmitError::from)
-                .and_then(|signed| self.take_transaction(signed, false)),
-            Topic::Attestations => {
-                codec::decode::<AttestationMessage, ATTESTATION_BYTES_MAX>(bytes)
-                    .map_err(AdmitError::from)
-                    .and_then(|message| self.take_attestation(message))
-            }
-        };
-        match taken {
-            Ok(Taken::New(_)) => Acceptance::Accept,
-            Ok(Taken::Known(_)) => Acceptance::Ignore,
-            Err(error) => {
-                tracing::debug!(?topic, %error, "a message from a peer is refused");
-                match error {
-                    // Never valid on any node: the peer should not have passed it on.
-                    AdmitError::Malformed(_)
-                    | AdmitError::Rule(_)
-                    | AdmitError::Signature(_)
-                    | AdmitError::Program(_)
-                    | AdmitError::Output(_)
-                    | AdmitError::AttestationSignature(_) => Acceptance::Reject,
-                    // Depends on the state or the load of this node.
-                    _ => Acceptance::Ignore,
-                }
-            }
-        }
+    /// Ends the wait of modules that are to be judged, so that their threads end.
+    pub fn stop_admission(&self) {
+        self.modules.close();
     }
 
     fn publish(&self, topic: Topic, bytes: Vec<u8>) {
@@ -141,33 +182,82 @@ impl Engine {
         }
     }
 
-    fn take_transaction(
+    /// The id of a transaction that is pending or in the chain.
+    fn known(&self, encoded: &EncodedTransaction) -> Result<Option<Hash>, StoreError> {
+        let id = encoded.id(&self.genesis_hash());
+        let known =
+            self.pools().transactions.contains(&id) || self.store().transaction_at(&id)?.is_some();
+        Ok(known.then_some(id))
+    }
+
+    /// Asks the pool and the state, by lookups alone.
+    fn preview(&self, checked: &CheckedTransaction) -> Result<(), InsertError> {
+        let state = self.store.state();
+        let pools = self.pools();
+        pools.transactions.preview().check(
+            checked.transaction(),
+            checked.bytes(),
+            state.head().height,
+            |id| Overlay::new(&state).account(*id),
+        )
+    }
+
+    /// The module that a transaction publishes, if it does.
+    fn new_module<'a>(
         &self,
-        signed: SignedTransaction,
-        try_first: bool,
+        transaction: &'a VerifiedTransaction,
+    ) -> Result<Option<&'a [u8]>, AdmitError> {
+        let Action::PublishProgram { module } = &transaction.transaction().action else {
+            return Ok(None);
+        };
+        let program = module.hash();
+        let state = self.store.state();
+        if Overlay::new(&state).program(program)?.is_some() {
+            return Err(AdmitError::WouldFail(Failure::ProgramExists { program }));
+        }
+        Ok(Some(module.as_bytes()))
+    }
+
+    fn judge_module(&self, ticket: &Ticket, module: &[u8]) -> Result<ProgramFacts, AdmitError> {
+        ticket
+            .judged(|| self.machine().explain(module))?
+            .map_err(AdmitError::Program)
+    }
+
+    /// Applies a transaction to the head's state and forgets the effects: tells its sender at once what
+    /// would otherwise cost it a fee. One that waits for others of its sender is not tried.
+    fn try_out(
+        &self,
+        transaction: &VerifiedTransaction,
+        program: Option<ProgramFacts>,
+    ) -> Result<(), AdmitError> {
+        let state = self.store.state();
+        let prepared = Prepared {
+            signed: transaction.signed(),
+            id: transaction.id(),
+            bytes: transaction.bytes(),
+            program: program.map(Ok),
+            slots: Slots::default(),
+        };
+        match try_transaction(&state, &self.genesis_hash(), self.params(), &prepared)? {
+            Ok(Outcome::Failed { failure }) => Err(AdmitError::WouldFail(failure)),
+            // What is inadmissible now the pool says better: it knows what comes before it.
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    fn insert_transaction(
+        &self,
+        transaction: Arc<VerifiedTransaction>,
     ) -> Result<Taken, AdmitError> {
-        let genesis = self.genesis_hash();
-        let id = signed.transaction.id(&genesis);
-        if self.pools().transactions.contains(&id) || self.store().transaction_at(&id)?.is_some() {
-            return Ok(Taken::Known(id));
-        }
-        let bytes = check_transaction(&signed, &genesis)?;
-        verify_transaction(&signed, &genesis).map_err(AdmitError::Signature)?;
-        self.seen
-            .insert(&merkle::leaf_hash(&codec::encode(&signed)));
-        if let Action::PublishProgram { module } = &signed.transaction.action {
-            self.machine()
-                .explain(module.as_bytes())
-                .map_err(AdmitError::Program)?;
-        }
-        if try_first {
-            self.try_out(&signed, id, bytes)?;
-        }
-        let height = self.store().head().height;
-        let inserted = self
-            .pools()
-            .transactions
-            .insert(signed, height, |id| self.account(id));
+        let inserted = {
+            let state = self.store.state();
+            self.pools()
+                .transactions
+                .insert(transaction, state.head().height, |id| {
+                    Overlay::new(&state).account(*id)
+                })
+        };
         match inserted {
             Ok(id) => {
                 self.work.notify_waiters();
@@ -178,80 +268,94 @@ impl Engine {
         }
     }
 
-    /// Applies a transaction to the head and forgets the effects: tells its sender at once what
-    /// would otherwise cost it a fee. One that waits for others of its sender is not tried.
-    fn try_out(
+    /// Asks the pool and the state, then looks at the output: by lookups, but for its hash.
+    fn check_attestation(
         &self,
-        signed: &SignedTransaction,
-        id: Hash,
+        message: &AttestationMessage,
         bytes: usize,
     ) -> Result<(), AdmitError> {
-        let head = self.store().head();
-        let genesis = self.genesis_hash();
-        let beacon_output = VrfOutput::new([0; VrfOutput::LEN]);
-        let none_read = Accounts::default();
-        let mut executor = Executor::begin(
-            self.store(),
-            BlockContext {
-                genesis: &genesis,
-                params: self.params(),
-                height: head.height.next(),
-                time_ms: clock_ms().max(head.time_ms.saturating_add(1)),
-                beacon_output: &beacon_output,
-                reward: self.validator(),
-            },
-            &none_read,
-        )?;
-        let applied = executor.transaction(&Prepared {
-            signed,
-            id,
-            bytes,
-            program: judge(signed, self.machine(), self.params().machine_version),
-            slots: Slots::default(),
-        })?;
-        // What is inadmissible now the pool says better: it knows what waits before it.
-        if applied.is_err() {
-            return Ok(());
-        }
-        let effects = executor.finish(Vec::new())?;
-        match effects.receipts.into_iter().next().map(|r| r.outcome) {
-            Some(Outcome::Failed { failure }) => Err(AdmitError::WouldFail(failure)),
-            _ => Ok(()),
-        }
+        let attestation = &message.signed.attestation;
+        let readiness = {
+            let state = self.store.state();
+            self.readiness(&mut Overlay::new(&state), state.head().height, attestation)?
+        };
+        self.pools()
+            .attestations
+            .check(attestation, bytes, readiness)?;
+        Ok(check_attestation(message)?)
     }
 
-    fn take_attestation(&self, message: AttestationMessage) -> Result<Taken, AdmitError> {
+    fn verify_attestations(&self, messages: &[&AttestationMessage]) -> Vec<Result<(), AdmitError>> {
         let genesis = self.genesis_hash();
-        let attestation = message.signed.attestation;
-        let id = attestation.id(&genesis);
-        if self.pools().attestations.contains(&id) {
-            return Ok(Taken::Known(id));
-        }
-        check_attestation(&message)?;
-        let sign_bytes = attestation.sign_bytes(&genesis);
-        let item = Item {
-            key: attestation.worker.as_bytes(),
-            message: &sign_bytes,
-            signature: message.signed.signature.as_bytes(),
+        let signed: Vec<_> = messages
+            .iter()
+            .map(|message| message.signed.attestation.sign_bytes(&genesis))
+            .collect();
+        let items: Vec<_> = messages
+            .iter()
+            .zip(&signed)
+            .map(|(message, bytes)| Item {
+                key: message.signed.attestation.worker.as_bytes(),
+                message: bytes,
+                signature: message.signed.signature.as_bytes(),
+            })
+            .collect();
+        self.verifier
+            .verify_batch(&items)
+            .into_iter()
+            .zip(messages)
+            .map(|(valid, message)| {
+                let worker = message.signed.attestation.worker;
+                valid
+                    .then_some(())
+                    .ok_or(AdmitError::AttestationSignature(worker))
+            })
+            .collect()
+    }
+
+    fn insert_attestation(&self, message: AttestationMessage) -> Result<Taken, AdmitError> {
+        let inserted = {
+            let state = self.store.state();
+            let head = state.head().height;
+            let attestation = &message.signed.attestation;
+            let readiness = self.readiness(&mut Overlay::new(&state), head, attestation)?;
+            self.pools().attestations.insert(message, readiness, head)
         };
-        if !verify(&item) {
-            return Err(AdmitError::AttestationSignature(attestation.worker));
-        }
-        // Only registered workers may take room in the pool.
-        let known = proofmill_chain::state::overlay::Overlay::new(self.store())
-            .worker(attestation.worker)?
-            .is_some();
-        if !known || self.fit_of(&attestation)? == Fit::Never {
-            return Err(AdmitError::NoSeat);
-        }
-        let inserted = self.pools().attestations.insert(message);
-        match inserted {
-            Ok(id) => {
-                self.work.notify_waiters();
-                Ok(Taken::New(id))
+        let id = inserted?;
+        self.work.notify_waiters();
+        Ok(Taken::New(id))
+    }
+
+    /// Whether a block after `head`, whose state the overlay reads, may carry an attestation. A seat of a
+    /// task that this state does not have cannot be in the next block.
+    pub(super) fn readiness(
+        &self,
+        overlay: &mut Overlay<'_>,
+        head: Height,
+        attestation: &Attestation,
+    ) -> Result<Readiness, StateError> {
+        let Some(task) = overlay.task(attestation.task)?.cloned() else {
+            return Ok(Readiness::Never);
+        };
+        let seated = task
+            .seats
+            .iter()
+            .any(|seat| seat.worker == attestation.worker && seat.draw == attestation.draw);
+        let readiness = readiness(&task, attestation);
+        if readiness == Readiness::Later && !seated {
+            let worker = attestation.worker;
+            if !may_be_drawn(overlay, &task, worker, self.params(), head.next())? {
+                return Ok(Readiness::Never);
             }
-            Err(AttestationError::Known { id }) => Ok(Taken::Known(id)),
-            Err(error) => Err(AdmitError::AttestationPool(error)),
         }
+        Ok(readiness)
+    }
+}
+
+/// One that is pending already was not refused.
+fn known_attestation(taken: Result<Taken, AdmitError>) -> Result<Taken, AdmitError> {
+    match taken {
+        Err(AdmitError::AttestationPool(AttestationError::Known { id })) => Ok(Taken::Known(id)),
+        other => other,
     }
 }

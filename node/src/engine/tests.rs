@@ -1,5 +1,7 @@
 //! What the engine says is done, is on the disk.
 
+mod admission;
+
 use std::path::Path;
 use std::time::Duration;
 

@@ -7,7 +7,9 @@ use libp2p::multiaddr::Protocol;
 use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, PeerId};
 
-use super::{CUT_OFF_MAX, PER_IP_MAX, REJECTED_MAX};
+use tokio::time::Instant;
+
+use super::{CUT_OFF_MAX, PER_IP_MAX, REJECTED_MAX, USELESS_MAX, USELESS_PER_SECOND};
 
 /// Connections that others opened, by where they come from.
 #[derive(Debug, Default)]
@@ -49,12 +51,37 @@ fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
     })
 }
 
-/// What invalid messages cost.
+/// What invalid and useless messages cost. The clock is an argument.
 #[derive(Debug, Default)]
 pub(super) struct Conduct {
     rejected: BTreeMap<PeerId, u32>,
+    credits: BTreeMap<PeerId, Credit>,
     /// Oldest first, so that the memory is bounded.
     cut_off: VecDeque<PeerId>,
+}
+
+/// How many useless messages a peer may still send.
+#[derive(Clone, Copy, Debug)]
+struct Credit {
+    left: u32,
+    /// When `left` was right.
+    at: Instant,
+}
+
+impl Credit {
+    /// The credit now: it grows with time up to its most.
+    fn now(self, now: Instant) -> Self {
+        let earned =
+            now.duration_since(self.at).as_millis() * u128::from(USELESS_PER_SECOND) / 1_000;
+        if earned == 0 {
+            return self;
+        }
+        let earned = u32::try_from(earned).unwrap_or(u32::MAX);
+        Self {
+            left: self.left.saturating_add(earned).min(USELESS_MAX),
+            at: now,
+        }
+    }
 }
 
 /// What follows from a rejected message.
@@ -83,12 +110,30 @@ impl Conduct {
         Consequence::CutOff { forgiven }
     }
 
+    /// A message of the peer was useless.
+    pub(super) fn useless(&mut self, peer: PeerId, now: Instant) {
+        let full = Credit {
+            left: USELESS_MAX,
+            at: now,
+        };
+        let credit = self.credits.entry(peer).or_insert(full);
+        *credit = credit.now(now);
+        credit.left = credit.left.saturating_sub(1);
+    }
+
+    /// Whether the peer has no credit left.
+    pub(super) fn is_muted(&self, peer: &PeerId, now: Instant) -> bool {
+        let credit = self.credits.get(peer);
+        credit.is_some_and(|credit| credit.now(now).left == 0)
+    }
+
     pub(super) fn is_cut_off(&self, peer: &PeerId) -> bool {
         self.cut_off.contains(peer)
     }
 
     pub(super) fn disconnected(&mut self, peer: &PeerId) {
         self.rejected.remove(peer);
+        self.credits.remove(peer);
     }
 }
 
@@ -97,8 +142,37 @@ mod tests {
     use libp2p::swarm::ConnectionId;
     use libp2p::{Multiaddr, PeerId};
 
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
     use super::{Conduct, Consequence, Origins};
-    use crate::gossip::{CUT_OFF_MAX, PER_IP_MAX, REJECTED_MAX};
+    use crate::gossip::{CUT_OFF_MAX, PER_IP_MAX, REJECTED_MAX, USELESS_MAX, USELESS_PER_SECOND};
+
+    #[test]
+    fn useless_messages_mute_a_peer_until_it_has_credit_again() {
+        let (peer, other) = (PeerId::random(), PeerId::random());
+        let mut conduct = Conduct::default();
+        let mut now = Instant::now();
+        for _ in 0..USELESS_MAX {
+            assert!(!conduct.is_muted(&peer, now));
+            conduct.useless(peer, now);
+        }
+        assert!(conduct.is_muted(&peer, now));
+        assert!(!conduct.is_muted(&other, now));
+        now += Duration::from_secs(1);
+        for _ in 0..USELESS_PER_SECOND {
+            assert!(!conduct.is_muted(&peer, now));
+            conduct.useless(peer, now);
+        }
+        assert!(conduct.is_muted(&peer, now));
+        // A long silence earns no more than the whole credit.
+        now += Duration::from_secs(100_000);
+        for _ in 0..USELESS_MAX {
+            conduct.useless(peer, now);
+        }
+        assert!(conduct.is_muted(&peer, now));
+    }
 
     #[test]
     fn an_address_opens_so_many_connections_and_no_more() {

@@ -26,11 +26,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::dial::Targets;
+use super::inbox::Postman;
 use super::limits::{Conduct, Consequence, Origins};
 use super::{
-    Acceptance, Counters, ENVELOPE_BYTES_MAX, GossipConfig, GossipError, INCOMING_BYTES_MAX,
-    INCOMING_QUEUE, Incoming, PEERS_INCOMING_MAX, PER_PEER_MAX, Peer, Topic, UNSENT_MAX,
-    hex_prefix,
+    Acceptance, Counters, ENVELOPE_BYTES_MAX, GossipConfig, GossipError, Incoming,
+    PEERS_INCOMING_MAX, PER_PEER_MAX, Peer, Topic, UNSENT_MAX, hex_prefix,
 };
 
 /// Connections are never closed for being idle: between transactions nothing is said.
@@ -66,7 +66,6 @@ struct Behaviour {
 struct Verdict {
     message: MessageId,
     peer: PeerId,
-    bytes: usize,
     acceptance: Acceptance,
 }
 
@@ -83,10 +82,8 @@ pub(super) struct Loop {
     /// Names our list of upgrades.
     upgrades: Hash,
     verdicts: Verdicts,
-    /// Bytes of the messages behind `verdicts`.
-    judged_bytes: usize,
     unsent: VecDeque<(Topic, Vec<u8>)>,
-    incoming: mpsc::Sender<Incoming>,
+    postman: Postman,
     peers_out: watch::Sender<Vec<Peer>>,
     listening_out: watch::Sender<Option<Multiaddr>>,
     counters: Arc<Counters>,
@@ -96,7 +93,7 @@ impl Loop {
     pub(super) fn new(
         keypair: Keypair,
         config: &GossipConfig,
-        incoming: mpsc::Sender<Incoming>,
+        postman: Postman,
         peers_out: watch::Sender<Vec<Peer>>,
         listening_out: watch::Sender<Option<Multiaddr>>,
         counters: Arc<Counters>,
@@ -120,9 +117,8 @@ impl Loop {
             connected: BTreeMap::new(),
             upgrades: config.upgrades,
             verdicts: FuturesUnordered::new(),
-            judged_bytes: 0,
             unsent: VecDeque::new(),
-            incoming,
+            postman,
             peers_out,
             listening_out,
             counters,
@@ -288,8 +284,11 @@ impl Loop {
             self.conclude(&id, peer, Acceptance::Reject);
             return;
         };
-        let full = self.verdicts.len() >= INCOMING_QUEUE
-            || self.judged_bytes.saturating_add(bytes) > INCOMING_BYTES_MAX;
+        if self.conduct.is_muted(&peer, Instant::now()) {
+            count(&self.counters.muted);
+            self.conclude(&id, peer, Acceptance::Ignore);
+            return;
+        }
         let (verdict, answer) = oneshot::channel();
         let incoming = Incoming {
             topic,
@@ -297,37 +296,35 @@ impl Loop {
             peer,
             verdict,
         };
-        if full || self.incoming.try_send(incoming).is_err() {
-            count(&self.counters.dropped);
-            self.conclude(&id, peer, Acceptance::Ignore);
-            return;
-        }
         count(&self.counters.received);
-        self.judged_bytes += bytes;
+        // The verdict on a message that is dropped comes at once: to ignore it.
+        let dropped = self.postman.put(incoming);
+        self.counters.dropped.fetch_add(dropped, Ordering::Relaxed);
         let judged = answer.map(move |acceptance| Verdict {
             message: id,
             peer,
-            bytes,
             acceptance: acceptance.unwrap_or(Acceptance::Ignore),
         });
         self.verdicts.push(judged.boxed());
     }
 
     fn on_verdict(&mut self, verdict: &Verdict) {
-        self.judged_bytes -= verdict.bytes;
         self.conclude(&verdict.message, verdict.peer, verdict.acceptance);
     }
 
     fn conclude(&mut self, message: &MessageId, peer: PeerId, acceptance: Acceptance) {
         let reported = match acceptance {
             Acceptance::Accept => MessageAcceptance::Accept,
-            Acceptance::Ignore => MessageAcceptance::Ignore,
+            Acceptance::Ignore | Acceptance::Useless => MessageAcceptance::Ignore,
             Acceptance::Reject => MessageAcceptance::Reject,
         };
         self.swarm
             .behaviour_mut()
             .gossipsub
             .report_message_validation_result(message, &peer, reported);
+        if acceptance == Acceptance::Useless {
+            self.conduct.useless(peer, Instant::now());
+        }
         if acceptance != Acceptance::Reject {
             return;
         }

@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use libp2p::Multiaddr;
 use proofmill_chain::types::hash::Hash;
-use tokio::sync::mpsc;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::{
-    Acceptance, Gossip, GossipConfig, GossipError, GossipHandle, Incoming, PublishError,
+    Acceptance, Gossip, GossipConfig, GossipError, GossipHandle, Inbox, Incoming, PublishError,
     REJECTED_MAX, Topic,
 };
 
@@ -21,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 struct Node {
     handle: GossipHandle,
-    incoming: mpsc::Receiver<Incoming>,
+    incoming: Inbox,
     address: Multiaddr,
 }
 
@@ -63,7 +62,7 @@ impl Node {
     }
 
     async fn next(&mut self) -> Incoming {
-        self.incoming.recv().await.expect("it runs")
+        self.incoming.next().await.expect("it runs")
     }
 
     /// Takes messages, accepting them all, until one of these bytes comes; gives them all.

@@ -1,12 +1,18 @@
-//! The pool of attestations: they cost no fee, so each seat has one place per phase.
+//! The pool of attestations: they cost no fee, so each seat has one place per phase, each worker few
+//! places for seats that it may get, and none stays for long before a block can carry it.
 
 use std::collections::BTreeMap;
 
 use proofmill_chain::codec;
+use proofmill_chain::task::Readiness;
 use proofmill_chain::types::hash::{AccountId, Hash};
 use proofmill_chain::types::task::{Attestation, AttestationMessage, Statement};
+use proofmill_chain::types::units::Height;
 
-use super::{ATTESTATION_POOL_BYTES_MAX, ATTESTATIONS_MAX};
+use super::{
+    ATTESTATION_POOL_BYTES_MAX, ATTESTATIONS_EARLY_BLOCKS, ATTESTATIONS_EARLY_PER_WORKER,
+    ATTESTATIONS_MAX,
+};
 
 /// How much may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +47,15 @@ pub enum AttestationError {
         /// The one that waits.
         waiting: Hash,
     },
+    /// No block can carry it.
+    #[error("the worker holds no seat that the attestation fits and may not be drawn for one next")]
+    NoSeat,
+    /// The worker has as many early attestations as it may.
+    #[error("{most} attestations of this worker are early, the most there may be")]
+    WorkerFull {
+        /// The most.
+        most: usize,
+    },
     /// There is no room.
     #[error("the pool of attestations is full")]
     Full,
@@ -60,9 +75,13 @@ struct Waiting {
     id: Hash,
     message: AttestationMessage,
     bytes: usize,
+    /// The head when it came.
+    since: Height,
+    /// Whether the next block may carry it.
+    ready: bool,
 }
 
-/// Attestations that wait for a block, in order of arrival.
+/// Pending attestations, in order of arrival.
 #[derive(Clone, Debug)]
 pub struct AttestationPool {
     genesis: Hash,
@@ -70,6 +89,8 @@ pub struct AttestationPool {
     by_arrival: BTreeMap<u64, Waiting>,
     by_id: BTreeMap<Hash, u64>,
     by_seat: BTreeMap<Seat, Hash>,
+    /// How many of each worker are early.
+    early: BTreeMap<AccountId, usize>,
     bytes: usize,
     sequence: u64,
 }
@@ -84,6 +105,7 @@ impl AttestationPool {
             by_arrival: BTreeMap::new(),
             by_id: BTreeMap::new(),
             by_seat: BTreeMap::new(),
+            early: BTreeMap::new(),
             bytes: 0,
             sequence: 0,
         }
@@ -120,31 +142,76 @@ impl AttestationPool {
         self.by_arrival.get(arrival).map(|waiting| &waiting.message)
     }
 
-    /// Takes an attestation that is valid in the state; gives its id.
+    /// Whether [`Self::insert`] would take an attestation of `bytes` encoded bytes; costs a few lookups.
     ///
     /// # Errors
-    /// When it, or another one for the same seat and phase, waits already, or there is no room.
-    pub fn insert(&mut self, message: AttestationMessage) -> Result<Hash, AttestationError> {
-        let attestation = &message.signed.attestation;
+    /// As [`Self::insert`].
+    pub fn check(
+        &self,
+        attestation: &Attestation,
+        bytes: usize,
+        readiness: Readiness,
+    ) -> Result<(), AttestationError> {
         let id = attestation.id(&self.genesis);
         if self.by_id.contains_key(&id) {
             return Err(AttestationError::Known { id });
         }
-        let seat = seat(attestation);
-        if let Some(waiting) = self.by_seat.get(&seat) {
+        if readiness == Readiness::Never {
+            return Err(AttestationError::NoSeat);
+        }
+        if let Some(waiting) = self.by_seat.get(&seat(attestation)) {
             return Err(AttestationError::SeatTaken { waiting: *waiting });
         }
-        let bytes = codec::encode(&message).len();
+        let early = self.early.get(&attestation.worker).copied();
+        if readiness == Readiness::Later && early.unwrap_or(0) >= ATTESTATIONS_EARLY_PER_WORKER {
+            return Err(AttestationError::WorkerFull {
+                most: ATTESTATIONS_EARLY_PER_WORKER,
+            });
+        }
         if self.len() >= self.limits.count_max || self.bytes + bytes > self.limits.bytes_max {
             return Err(AttestationError::Full);
         }
+        Ok(())
+    }
+
+    /// Takes an attestation that is as ready as `readiness` says after block `head`; gives its id.
+    ///
+    /// # Errors
+    /// When it, or another one for the same seat and phase, is pending already, no block can carry it, or
+    /// there is no room.
+    pub fn insert(
+        &mut self,
+        message: AttestationMessage,
+        readiness: Readiness,
+        head: Height,
+    ) -> Result<Hash, AttestationError> {
+        let bytes = codec::encode(&message).len();
+        let attestation = &message.signed.attestation;
+        self.check(attestation, bytes, readiness)?;
+        let id = attestation.id(&self.genesis);
+        let ready = readiness == Readiness::Now;
         self.by_id.insert(id, self.sequence);
-        self.by_seat.insert(seat, id);
-        let waiting = Waiting { id, message, bytes };
+        self.by_seat.insert(seat(attestation), id);
+        if !ready {
+            *self.early.entry(attestation.worker).or_default() += 1;
+        }
+        let waiting = Waiting {
+            id,
+            message,
+            bytes,
+            since: head,
+            ready,
+        };
         self.by_arrival.insert(self.sequence, waiting);
         self.bytes += bytes;
         self.sequence = self.sequence.saturating_add(1);
         Ok(id)
+    }
+
+    /// Whether the next block may carry one of them.
+    #[must_use]
+    pub fn has_ready(&self) -> bool {
+        self.by_arrival.values().any(|waiting| waiting.ready)
     }
 
     /// The waiting attestations, the first to arrive first.
@@ -152,11 +219,12 @@ impl AttestationPool {
         self.by_arrival.values().map(|waiting| &waiting.message)
     }
 
-    /// What a block with this much room takes, the first to arrive first.
+    /// What a block with this much room takes of those that it may carry, the first to arrive first.
     #[must_use]
     pub fn select(&self, bytes_max: usize, count_max: usize) -> Vec<AttestationMessage> {
         let mut left = bytes_max;
         let mut selected = Vec::new();
+        // A reveal may follow, in the same block, the commitments that it waits for.
         for waiting in self.by_arrival.values() {
             if selected.len() >= count_max {
                 break;
@@ -169,21 +237,41 @@ impl AttestationPool {
         selected
     }
 
-    /// Drops every attestation that `keep` does not want, as after each block.
-    pub fn prune(&mut self, mut keep: impl FnMut(&AttestationMessage) -> bool) {
+    /// Asks anew how ready each is after block `head`, and drops what no block can carry and what has
+    /// been early for [`ATTESTATIONS_EARLY_BLOCKS`].
+    pub fn update(
+        &mut self,
+        head: Height,
+        mut readiness: impl FnMut(&AttestationMessage) -> Readiness,
+    ) {
         let Self {
             by_arrival,
             by_id,
             by_seat,
+            early,
             bytes,
             ..
         } = self;
+        early.clear();
         by_arrival.retain(|_, waiting| {
-            let stays = keep(&waiting.message);
+            let attestation = &waiting.message.signed.attestation;
+            let stays = match readiness(&waiting.message) {
+                Readiness::Now => {
+                    waiting.ready = true;
+                    true
+                }
+                Readiness::Later => {
+                    waiting.ready = false;
+                    head.since(waiting.since) < ATTESTATIONS_EARLY_BLOCKS
+                }
+                Readiness::Never => false,
+            };
             if !stays {
                 by_id.remove(&waiting.id);
-                by_seat.remove(&seat(&waiting.message.signed.attestation));
+                by_seat.remove(&seat(attestation));
                 *bytes -= waiting.bytes;
+            } else if !waiting.ready {
+                *early.entry(attestation.worker).or_default() += 1;
             }
             stays
         });

@@ -64,14 +64,17 @@ pub enum InsertError {
         /// The transaction's.
         given: Amount,
     },
-    /// The payer's balance does not cover its fees, those of waiting transactions included.
-    #[error("{payer} needs {needed} grain for its fees, {available} are available")]
+    /// An account's balance does not cover what the transaction takes from it beside what pending
+    /// transactions take.
+    #[error(
+        "the transaction takes {needed} grain from {account}, which has {available} beside what its pending transactions take"
+    )]
     InsufficientBalance {
-        /// Who pays.
-        payer: AccountId,
-        /// Fee and tip of this transaction.
+        /// Whose balance: the sender's or the sponsor's.
+        account: AccountId,
+        /// Fee and tip if the account pays them, and what the action spends if the account sends it.
         needed: Amount,
-        /// Balance less what waiting transactions will take.
+        /// Balance less what pending transactions take.
         available: Amount,
     },
     /// The sender has as many waiting transactions as it may.

@@ -1,17 +1,24 @@
 //! The pool of transactions: one queue of consecutive nonces per sender, several indexes over them.
 
+mod candidates;
+mod preview;
 mod queues;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
+use proofmill_chain::pipeline::VerifiedTransaction;
 use proofmill_chain::state::StateError;
 use proofmill_chain::types::account::Account;
 use proofmill_chain::types::hash::{AccountId, Hash};
-use proofmill_chain::types::transaction::{SignedTransaction, TRANSACTION_BYTES_MAX};
+use proofmill_chain::types::transaction::{SignedTransaction, TRANSACTION_BYTES_MAX, Transaction};
 use proofmill_chain::types::units::{Amount, Height, Nonce};
 
-use super::entry::{Entry, Rate};
+pub use self::candidates::PoolCandidates;
+use self::preview::Ahead;
+pub use self::preview::Preview;
+use super::entry::{Entry, Rate, Terms};
 use super::{
     InsertError, MEMPOOL_BYTES_MAX, MEMPOOL_TRANSACTIONS_MAX, PER_SENDER_MAX,
     REPLACEMENT_TIP_PERCENT,
@@ -38,24 +45,23 @@ impl Default for MempoolLimits {
     }
 }
 
-/// How much a block has room for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Selection {
-    /// Most bytes of encoded transactions.
-    pub bytes_max: usize,
-    /// Most transactions.
-    pub count_max: usize,
-    /// Most bytes of published program modules.
-    pub program_bytes_max: usize,
-}
-
 /// Where a waiting transaction stands in its sender's queue.
 type Slot = (AccountId, Nonce);
 
+/// What pending transactions take from an account.
+#[derive(Clone, Debug, Default)]
+struct Charged {
+    /// Those transactions, by arrival.
+    slots: BTreeMap<u64, Slot>,
+    /// What they take together, in grain.
+    reserved: u128,
+}
+
 /// Transactions that wait for a block, each sender's in order of consecutive nonces.
 ///
-/// Only fees are reserved: an action that its sender cannot pay for becomes a failed receipt and
-/// is no reason to refuse a transaction.
+/// What pending transactions take from an account is reserved: fees, tips, and what their actions spend.
+/// An account never has pending transactions that together need more than its balance, so nearly every
+/// pending transaction can be included.
 #[derive(Clone, Debug)]
 pub struct Mempool {
     genesis: Hash,
@@ -67,9 +73,8 @@ pub struct Mempool {
     by_expiry: BTreeSet<(Height, Hash)>,
     /// The last of each queue; among equals the youngest goes first.
     tails: BTreeSet<(Rate, Reverse<u64>, AccountId)>,
-    /// What each payer pays for, by arrival.
-    by_payer: BTreeMap<AccountId, BTreeMap<u64, Slot>>,
-    reserved: BTreeMap<AccountId, Amount>,
+    /// What pending transactions take from whom.
+    charged: BTreeMap<AccountId, Charged>,
     bytes: usize,
     sequence: u64,
 }
@@ -86,8 +91,7 @@ impl Mempool {
             by_id: BTreeMap::new(),
             by_expiry: BTreeSet::new(),
             tails: BTreeSet::new(),
-            by_payer: BTreeMap::new(),
-            reserved: BTreeMap::new(),
+            charged: BTreeMap::new(),
             bytes: 0,
             sequence: 0,
         }
@@ -121,7 +125,8 @@ impl Mempool {
     #[must_use]
     pub fn get(&self, id: &Hash) -> Option<&SignedTransaction> {
         let (sender, nonce) = self.by_id.get(id)?;
-        self.slot(sender, *nonce).map(|entry| &entry.signed)
+        self.slot(sender, *nonce)
+            .map(|entry| entry.transaction.signed())
     }
 
     /// The nonce that a sender's next transaction carries, given its nonce in the state.
@@ -134,7 +139,16 @@ impl Mempool {
             .map_or(state_nonce, |next| next.max(state_nonce))
     }
 
-    /// Takes a transaction whose signatures are valid; gives its id.
+    /// A look at what [`Self::insert`] would take.
+    #[must_use]
+    pub fn preview(&self) -> Preview<'_> {
+        Preview {
+            pool: self,
+            ahead: Ahead::default(),
+        }
+    }
+
+    /// Takes a transaction; gives its id.
     ///
     /// `height` is the last block's and `account` reads the state after it. When the pool is full
     /// the transactions with the lowest tip per weight make room.
@@ -143,68 +157,46 @@ impl Mempool {
     /// Each variant of [`InsertError`] names the rule; the pool is then as before.
     pub fn insert(
         &mut self,
-        signed: SignedTransaction,
+        transaction: Arc<VerifiedTransaction>,
         height: Height,
         account: impl Fn(&AccountId) -> Result<Account, StateError>,
     ) -> Result<Hash, InsertError> {
-        let entry = self.check_alone(signed, height)?;
-        let id = entry.id;
-        let state_nonce = account(&entry.sender())?.nonce;
-        let replaced = self.check_nonce(&entry, state_nonce)?;
-        self.check_balance(&entry, replaced, account(&entry.payer())?.balance)?;
-        match replaced.map(|old| old.bytes) {
-            Some(bytes) => {
-                let grows = entry.bytes.saturating_sub(bytes);
-                self.make_room(&entry, 0, grows)?;
-                self.replace(entry);
-            }
-            None => {
-                self.make_room(&entry, 1, entry.bytes)?;
-                self.push(entry);
-            }
+        let id = transaction.id();
+        if self.by_id.contains_key(&id) {
+            return Err(InsertError::Known { id });
+        }
+        let terms = self.terms(transaction.transaction(), transaction.bytes())?;
+        let replaced = self.check_terms(&terms, height, account, &Ahead::default())?;
+        let replaces = replaced.is_some();
+        let (count, grows) = growth(&terms, replaced);
+        self.make_room(&terms, count, grows)?;
+        let entry = Entry {
+            transaction,
+            terms,
+            sequence: self.sequence,
+        };
+        if replaces {
+            self.replace(entry);
+        } else {
+            self.push(entry);
         }
         self.sequence = self.sequence.saturating_add(1);
         Ok(id)
     }
 
-    /// What a block with this much room takes: the best tip per weight first, each sender's in
-    /// order of nonces. When a transaction does not fit, its sender's later ones stay too.
+    /// What the pool has for a block: the best tip per weight first, each sender's by nonce.
     #[must_use]
-    pub fn select(&self, room: Selection) -> Vec<SignedTransaction> {
-        let mut fronts: BinaryHeap<_> = self
-            .queues
-            .iter()
-            .filter_map(|(sender, queue)| {
-                let front = queue.front()?;
-                Some((front.rate, Reverse(front.sequence), *sender, 0_usize))
-            })
-            .collect();
-        let mut left = room;
-        let mut selected = Vec::new();
-        while let Some((_, _, sender, at)) = fronts.pop() {
-            if selected.len() >= room.count_max {
-                break;
-            }
-            let Some(queue) = self.queues.get(&sender) else {
-                continue;
-            };
-            let Some(entry) = queue.get(at) else {
-                continue;
-            };
-            let (Some(bytes), Some(program_bytes)) = (
-                left.bytes_max.checked_sub(entry.bytes),
-                left.program_bytes_max.checked_sub(entry.program_bytes),
-            ) else {
-                continue;
-            };
-            left.bytes_max = bytes;
-            left.program_bytes_max = program_bytes;
-            selected.push(entry.signed.clone());
-            if let Some(next) = queue.get(at + 1) {
-                fronts.push((next.rate, Reverse(next.sequence), sender, at + 1));
-            }
-        }
-        selected
+    pub fn candidates(&self) -> PoolCandidates {
+        PoolCandidates::new(self.queues.iter().map(|(sender, queue)| {
+            let entries = queue.iter().map(|entry| {
+                (
+                    entry.terms.rate,
+                    entry.sequence,
+                    Arc::clone(&entry.transaction),
+                )
+            });
+            (*sender, entries.collect())
+        }))
     }
 
     /// Brings the pool up to a new block: what it included goes, and so does what expired, lost
@@ -226,7 +218,7 @@ impl Mempool {
             touched.insert(signed.transaction.payer());
         }
         let waiting =
-            |id: &&AccountId| self.queues.contains_key(*id) || self.by_payer.contains_key(*id);
+            |id: &&AccountId| self.queues.contains_key(*id) || self.charged.contains_key(*id);
         let touched: BTreeSet<_> = touched.iter().filter(waiting).copied().collect();
         let included: BTreeSet<_> = transactions
             .iter()
@@ -240,7 +232,7 @@ impl Mempool {
                     dropped.push(gone);
                 }
             }
-            while self.reserved_of(&id) > state.balance {
+            while self.reserved_of(&id) > u128::from(state.balance.get()) {
                 let Some((sender, nonce)) = self.youngest_of(&id) else {
                     break;
                 };
@@ -273,59 +265,75 @@ impl Mempool {
         for queue in before.queues.into_values() {
             let mut queue = queue.into_iter();
             for entry in queue.by_ref() {
-                let max_fee = entry.signed.transaction.max_fee;
-                let priced = Entry::new(entry.signed, &self.genesis, base_fee, entry.sequence);
-                match priced.filter(|priced| priced.cost <= max_fee) {
-                    Some(priced) => self.push(priced),
+                let transaction = &entry.transaction.signed().transaction;
+                let terms = Terms::of(transaction, entry.terms.bytes, base_fee);
+                match terms.filter(|terms| terms.cost <= terms.max_fee) {
+                    Some(terms) => self.push(Entry { terms, ..entry }),
                     None => {
-                        dropped.push(entry.id);
+                        dropped.push(entry.id());
                         break;
                     }
                 }
             }
-            dropped.extend(queue.map(|entry| entry.id));
+            dropped.extend(queue.map(|entry| entry.id()));
         }
         dropped
     }
 
-    fn check_alone(&self, signed: SignedTransaction, height: Height) -> Result<Entry, InsertError> {
-        let (max_fee, expires_at) = (signed.transaction.max_fee, signed.transaction.expires_at);
-        let entry = Entry::new(signed, &self.genesis, self.base_fee, self.sequence).ok_or(
-            InsertError::FeeTooLow {
-                needed: Amount::new(u64::MAX),
-                max_fee,
-            },
-        )?;
-        if self.by_id.contains_key(&entry.id) {
-            return Err(InsertError::Known { id: entry.id });
-        }
-        if entry.bytes > TRANSACTION_BYTES_MAX {
+    fn terms(&self, transaction: &Transaction, bytes: usize) -> Result<Terms, InsertError> {
+        Terms::of(transaction, bytes, self.base_fee).ok_or(InsertError::FeeTooLow {
+            needed: Amount::new(u64::MAX),
+            max_fee: transaction.max_fee,
+        })
+    }
+
+    /// Every rule but that of room; gives the pending transaction that would be replaced.
+    fn check_terms(
+        &self,
+        terms: &Terms,
+        height: Height,
+        account: impl Fn(&AccountId) -> Result<Account, StateError>,
+        ahead: &Ahead,
+    ) -> Result<Option<&Entry>, InsertError> {
+        if terms.bytes > TRANSACTION_BYTES_MAX {
             return Err(InsertError::TooLarge {
-                given: entry.bytes,
+                given: terms.bytes,
                 most: TRANSACTION_BYTES_MAX,
             });
         }
         // The next block is the first that may include it.
-        if expires_at <= height {
-            return Err(InsertError::Expired { expires_at, height });
-        }
-        if entry.cost > max_fee {
-            return Err(InsertError::FeeTooLow {
-                needed: entry.cost,
-                max_fee,
+        if terms.expires_at <= height {
+            return Err(InsertError::Expired {
+                expires_at: terms.expires_at,
+                height,
             });
         }
-        Ok(entry)
+        if terms.cost > terms.max_fee {
+            return Err(InsertError::FeeTooLow {
+                needed: terms.cost,
+                max_fee: terms.max_fee,
+            });
+        }
+        let replaced = self.check_nonce(terms, account(&terms.sender)?.nonce, ahead)?;
+        for (charged, needed) in terms.charges() {
+            let balance = account(&charged)?.balance;
+            let taken = self.reserved_of(&charged) + ahead.reserved_of(&charged);
+            check_balance(charged, needed, taken, replaced, balance)?;
+        }
+        Ok(replaced)
     }
 
     /// The waiting transaction that this one replaces, if any.
     fn check_nonce(
         &self,
-        entry: &Entry,
+        terms: &Terms,
         state_nonce: Nonce,
+        ahead: &Ahead,
     ) -> Result<Option<&Entry>, InsertError> {
-        let received = entry.nonce();
-        let expected = self.next_nonce(&entry.sender(), state_nonce);
+        let received = terms.nonce;
+        let expected = ahead
+            .next_nonce(&terms.sender)
+            .unwrap_or_else(|| self.next_nonce(&terms.sender, state_nonce));
         if received < state_nonce {
             return Err(InsertError::NonceTooLow { expected, received });
         }
@@ -333,24 +341,24 @@ impl Mempool {
             return Err(InsertError::NonceGap { expected, received });
         }
         if received < expected {
-            let Some(old) = self.slot(&entry.sender(), received) else {
+            let Some(old) = self.slot(&terms.sender, received) else {
                 // The state is ahead of the pool's queue and a later call drops that queue.
                 return Err(InsertError::NonceTooLow { expected, received });
             };
-            let least = u128::from(old.tip().get()) * u128::from(100 + REPLACEMENT_TIP_PERCENT);
+            let least = u128::from(old.terms.tip.get()) * u128::from(100 + REPLACEMENT_TIP_PERCENT);
             let needed = u64::try_from(least.div_ceil(100))
                 .unwrap_or(u64::MAX)
-                .max(old.tip().get().saturating_add(1));
-            if entry.tip().get() < needed {
+                .max(old.terms.tip.get().saturating_add(1));
+            if terms.tip.get() < needed {
                 return Err(InsertError::ReplacementTipTooLow {
                     needed: Amount::new(needed),
-                    given: entry.tip(),
+                    given: terms.tip,
                 });
             }
             return Ok(Some(old));
         }
-        let waiting = self.queues.get(&entry.sender()).map_or(0, VecDeque::len);
-        if waiting >= self.limits.per_sender_max {
+        let waiting = self.queues.get(&terms.sender).map_or(0, VecDeque::len);
+        if waiting + ahead.count_of(&terms.sender) >= self.limits.per_sender_max {
             return Err(InsertError::SenderFull {
                 most: self.limits.per_sender_max,
             });
@@ -358,57 +366,45 @@ impl Mempool {
         Ok(None)
     }
 
-    fn check_balance(
-        &self,
-        entry: &Entry,
-        replaced: Option<&Entry>,
-        balance: Amount,
-    ) -> Result<(), InsertError> {
-        let payer = entry.payer();
-        let freed = replaced
-            .filter(|old| old.payer() == payer)
-            .map_or(Amount::ZERO, |old| old.cost);
-        let taken = self.reserved_of(&payer).get().saturating_sub(freed.get());
-        let available = Amount::new(balance.get().saturating_sub(taken));
-        if entry.cost > available {
-            return Err(InsertError::InsufficientBalance {
-                payer,
-                needed: entry.cost,
-                available,
-            });
-        }
-        Ok(())
+    /// Whether so much more would be too much.
+    fn overflows(&self, count: usize, bytes: usize) -> bool {
+        self.len() + count > self.limits.transactions_max
+            || self.bytes + bytes > self.limits.bytes_max
+    }
+
+    /// The sender whose last transaction is the first to make room for one with these terms.
+    fn worst_below(&self, terms: &Terms) -> Option<AccountId> {
+        let worst = self.tails.iter().find(|(_, _, tail)| *tail != terms.sender);
+        worst
+            .filter(|(rate, _, _)| *rate < terms.rate)
+            .map(|(_, _, tail)| *tail)
     }
 
     /// Drops the worst tails of other senders until `count` more transactions and `bytes` more
-    /// bytes fit; drops nothing when that would cost transactions that pay no less than `entry`.
-    fn make_room(&mut self, entry: &Entry, count: usize, bytes: usize) -> Result<(), InsertError> {
+    /// bytes fit; drops nothing when that would cost transactions that pay no less.
+    fn make_room(&mut self, terms: &Terms, count: usize, bytes: usize) -> Result<(), InsertError> {
         let mut victims = Vec::new();
-        while self.len() + count > self.limits.transactions_max
-            || self.bytes + bytes > self.limits.bytes_max
-        {
-            let sender = entry.sender();
-            let worst = self.tails.iter().find(|(_, _, tail)| *tail != sender);
-            let victim = match worst {
-                Some((rate, _, tail)) if *rate < entry.rate => *tail,
-                _ => {
-                    for victim in victims.into_iter().rev() {
-                        self.push(victim);
-                    }
-                    return Err(InsertError::Full);
+        while self.overflows(count, bytes) {
+            let Some(victim) = self.worst_below(terms) else {
+                for victim in victims.into_iter().rev() {
+                    self.push(victim);
                 }
+                return Err(InsertError::Full);
             };
             victims.extend(self.pop_back(&victim));
         }
         Ok(())
     }
 
-    fn reserved_of(&self, payer: &AccountId) -> Amount {
-        self.reserved.get(payer).copied().unwrap_or_default()
+    /// What pending transactions take from an account, in grain.
+    fn reserved_of(&self, account: &AccountId) -> u128 {
+        self.charged
+            .get(account)
+            .map_or(0, |charged| charged.reserved)
     }
 
-    fn youngest_of(&self, payer: &AccountId) -> Option<Slot> {
-        let (_, slot) = self.by_payer.get(payer)?.last_key_value()?;
+    fn youngest_of(&self, account: &AccountId) -> Option<Slot> {
+        let (_, slot) = self.charged.get(account)?.slots.last_key_value()?;
         Some(*slot)
     }
 
@@ -419,7 +415,7 @@ impl Mempool {
             if front.nonce() >= nonce {
                 break;
             }
-            gone.extend(self.pop_front(sender).map(|entry| entry.id));
+            gone.extend(self.pop_front(sender).map(|entry| entry.id()));
         }
         gone
     }
@@ -430,7 +426,36 @@ impl Mempool {
             if back.nonce() < nonce {
                 break;
             }
-            dropped.extend(self.pop_back(sender).map(|entry| entry.id));
+            dropped.extend(self.pop_back(sender).map(|entry| entry.id()));
         }
     }
+}
+
+/// By how many transactions and bytes the pool grows.
+fn growth(terms: &Terms, replaced: Option<&Entry>) -> (usize, usize) {
+    match replaced {
+        Some(old) => (0, terms.bytes.saturating_sub(old.terms.bytes)),
+        None => (1, terms.bytes),
+    }
+}
+
+fn check_balance(
+    account: AccountId,
+    needed: Amount,
+    taken: u128,
+    replaced: Option<&Entry>,
+    balance: Amount,
+) -> Result<(), InsertError> {
+    let freed = replaced.map_or(Amount::ZERO, |old| old.terms.charge_of(&account));
+    let taken = taken.saturating_sub(u128::from(freed.get()));
+    let left = u128::from(balance.get()).saturating_sub(taken);
+    let available = u64::try_from(left).map_or(balance, Amount::new);
+    if needed > available {
+        return Err(InsertError::InsufficientBalance {
+            account,
+            needed,
+            available,
+        });
+    }
+    Ok(())
 }

@@ -5,22 +5,22 @@ mod laws;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use proofmill_chain::build::TransactionSource;
 use proofmill_chain::codec;
+use proofmill_chain::pipeline::VerifiedTransaction;
 use proofmill_chain::state::StateError;
 use proofmill_chain::types::account::Account;
 use proofmill_chain::types::hash::{AccountId, Blob, Hash, Signature};
+use proofmill_chain::types::task::{Mode, Requirements, TaskSpec};
 use proofmill_chain::types::transaction::{Action, SignedTransaction, Transaction};
-use proofmill_chain::types::units::{Amount, Height, Nonce};
+use proofmill_chain::types::units::{Amount, Gas, Height, Nonce};
+use proofmill_chain::types::worker::WorkerTerms;
 
-use super::{InsertError, Mempool, MempoolLimits, Selection};
+use super::{InsertError, Mempool, MempoolLimits, PoolCandidates};
 
 const BASE_FEE: Amount = Amount::new(8);
-const EVERYTHING: Selection = Selection {
-    bytes_max: usize::MAX,
-    count_max: usize::MAX,
-    program_bytes_max: usize::MAX,
-};
 
 fn genesis() -> Hash {
     Hash::of("test/genesis", &[])
@@ -100,8 +100,9 @@ impl Fixture {
 
     fn insert(&mut self, signed: SignedTransaction) -> Result<Hash, InsertError> {
         let state = &self.state;
+        let transaction = Arc::new(VerifiedTransaction::vouched(signed, &genesis()));
         self.pool
-            .insert(signed, Height::new(10), |account| state.read(account))
+            .insert(transaction, Height::new(10), |account| state.read(account))
     }
 
     fn committed(&mut self, transactions: &[SignedTransaction], height: u64) -> Vec<Hash> {
@@ -114,8 +115,18 @@ impl Fixture {
     }
 
     fn selected(&self) -> Vec<(u8, u64)> {
-        self.pool.select(EVERYTHING).iter().map(name).collect()
+        drained(self.pool.candidates())
     }
+}
+
+fn verified(signed: &SignedTransaction) -> Arc<VerifiedTransaction> {
+    Arc::new(VerifiedTransaction::vouched(signed.clone(), &genesis()))
+}
+
+fn drained(mut candidates: PoolCandidates) -> Vec<(u8, u64)> {
+    std::iter::from_fn(|| candidates.draw())
+        .map(|one| name(one.signed()))
+        .collect()
 }
 
 fn name(signed: &SignedTransaction) -> (u8, u64) {
@@ -138,35 +149,19 @@ fn the_best_tip_goes_first_and_each_sender_keeps_its_order() {
 }
 
 #[test]
-fn a_block_takes_no_more_than_it_has_room_for() {
+fn a_sender_who_is_skipped_is_not_offered_again() {
     let mut f = fixture();
-    f.insert(publish(1, 1000, 100_000_000)).expect("is taken");
-    f.insert(transfer(2, 0, 5)).expect("is taken");
-    f.insert(transfer(2, 1, 5)).expect("is taken");
-    let one = codec::encode(&transfer(2, 0, 5)).len();
-    let of = |room: Selection| -> Vec<_> { f.pool.select(room).iter().map(name).collect() };
-    let count_max = 1;
-    assert_eq!(
-        of(Selection {
-            count_max,
-            ..EVERYTHING
-        }),
-        [(1, 0)]
-    );
-    let bytes_max = one * 2 - 1;
-    assert_eq!(
-        of(Selection {
-            bytes_max,
-            ..EVERYTHING
-        }),
-        [(2, 0)]
-    );
-    let program_bytes_max = 999;
-    let room = Selection {
-        program_bytes_max,
-        ..EVERYTHING
-    };
-    assert_eq!(of(room), [(2, 0), (2, 1)]);
+    for (sender, nonce, tip) in [(1, 0, 9), (1, 1, 9), (1, 2, 9), (2, 0, 5), (2, 1, 900)] {
+        f.insert(transfer(sender, nonce, tip)).expect("is taken");
+    }
+    let mut candidates = f.pool.candidates();
+    let first = candidates.draw().expect("there are five");
+    assert_eq!(name(first.signed()), (1, 0));
+    candidates.skip_sender(&id(1));
+    // What comes in meanwhile does not change what is offered.
+    f.insert(transfer(3, 0, 900)).expect("is taken");
+    assert_eq!(drained(candidates), [(2, 0), (2, 1)]);
+    assert_eq!(f.pool.len(), 6);
 }
 
 #[test]
@@ -234,20 +229,20 @@ fn max_fee_must_cover_fee_and_tip() {
 }
 
 #[test]
-fn a_payer_pays_for_everything_that_waits() {
+fn an_account_pays_for_everything_that_is_pending() {
     let mut f = fixture();
-    let cost = fee(&transfer(1, 0, 3)) + 3;
+    let cost = fee(&transfer(1, 0, 3)) + 3 + 1;
     f.state.set(1, cost * 2 + 1, 0);
     f.insert(transfer(1, 0, 3)).expect("is taken");
     f.insert(transfer(1, 1, 3)).expect("is taken");
-    let refused = |payer, needed, available| InsertError::InsufficientBalance {
-        payer: id(payer),
+    let refused = |account, needed, available| InsertError::InsufficientBalance {
+        account: id(account),
         needed: Amount::new(needed),
         available: Amount::new(available),
     };
     assert_eq!(f.insert(transfer(1, 2, 3)), Err(refused(1, cost, 1)));
 
-    // A sponsor pays in the sender's place and for all its senders together.
+    // A sponsor pays fees in the senders' place, for all of them together; what they send is their own.
     let sponsored = |sender| {
         let mut signed = transfer(sender, 0, 3);
         signed.transaction.sponsor = Some(id(9));
@@ -255,11 +250,115 @@ fn a_payer_pays_for_everything_that_waits() {
         signed
     };
     let cost = fee(&sponsored(2)) + 3;
-    f.state.set(2, 0, 0);
-    f.state.set(3, 0, 0);
+    f.state.set(2, 1, 0);
+    f.state.set(3, 1, 0);
+    f.state.set(4, 0, 0);
     f.state.set(9, cost, 0);
+    assert_eq!(f.insert(sponsored(4)), Err(refused(4, 1, 0)));
     f.insert(sponsored(2)).expect("is taken");
     assert_eq!(f.insert(sponsored(3)), Err(refused(9, cost, 0)));
+}
+
+#[test]
+fn what_an_action_spends_is_reserved() {
+    let register = |collateral| Action::RegisterWorker {
+        worker: id(7),
+        terms: worker_terms(),
+        collateral: Amount::new(collateral),
+        consent: Signature::new([7; 64]),
+    };
+    let update = |add| Action::UpdateWorker {
+        worker: id(7),
+        terms: worker_terms(),
+        add_collateral: Amount::new(add),
+    };
+    let submit = |price| {
+        Action::SubmitTask(TaskSpec {
+            program: Hash::ZERO,
+            input: Blob::default(),
+            gas_limit: Gas::new(1_500_000),
+            memory_pages: 1,
+            mode: Mode::Replicated { replicas: 2 },
+            price_per_mgas: Amount::new(price),
+            insured_value: Amount::ZERO,
+            requirements: Requirements::default(),
+            wait_max: 1,
+        })
+    };
+    let actions = [(register(900), 900), (update(800), 800), (submit(300), 900)];
+    for (action, spent) in actions {
+        let mut f = fixture();
+        let mut signed = transfer(1, 0, 3);
+        signed.transaction.action = action;
+        let needed = fee(&signed) + 3 + spent;
+        f.state.set(1, needed - 1, 0);
+        let refused = InsertError::InsufficientBalance {
+            account: id(1),
+            needed: Amount::new(needed),
+            available: Amount::new(needed - 1),
+        };
+        assert_eq!(f.insert(signed.clone()), Err(refused));
+        f.state.set(1, needed, 0);
+        f.insert(signed).expect("is taken");
+    }
+    // An escrow beyond 64 bits is beyond every balance.
+    let mut f = fixture();
+    let mut signed = transfer(1, 0, 3);
+    signed.transaction.action = submit(u64::MAX);
+    f.state.set(1, u64::MAX, 0);
+    let refused = f.insert(signed);
+    assert!(matches!(
+        refused,
+        Err(InsertError::InsufficientBalance { .. })
+    ));
+}
+
+#[test]
+fn transactions_that_are_looked_at_together_count_for_each_other() {
+    let mut f = Fixture::new(MempoolLimits {
+        per_sender_max: 3,
+        ..MempoolLimits::default()
+    });
+    f.insert(transfer(1, 0, 3)).expect("is taken");
+    let cost = fee(&transfer(1, 0, 3)) + 3 + 1;
+    f.state.set(1, cost * 3, 0);
+    let state = &f.state;
+    let mut preview = f.pool.preview();
+    let mut look = |signed: &SignedTransaction| {
+        let bytes = codec::encode(signed).len();
+        let account = |account: &AccountId| state.read(account);
+        preview.check(&signed.transaction, bytes, Height::new(10), account)
+    };
+    let gap = look(&transfer(1, 2, 3));
+    assert!(matches!(gap, Err(InsertError::NonceGap { .. })));
+    assert_eq!(look(&transfer(1, 1, 3)), Ok(()));
+    assert_eq!(look(&transfer(1, 2, 3)), Ok(()));
+    assert_eq!(
+        look(&transfer(1, 3, 3)),
+        Err(InsertError::SenderFull { most: 3 })
+    );
+    assert_eq!(look(&transfer(2, 0, 3)), Ok(()));
+    f.state.set(3, cost, 0);
+    let mut preview = f.pool.preview();
+    let mut look = |signed: &SignedTransaction| {
+        let bytes = codec::encode(signed).len();
+        let account = |account: &AccountId| f.state.read(account);
+        preview.check(&signed.transaction, bytes, Height::new(10), account)
+    };
+    assert_eq!(look(&transfer(3, 0, 3)), Ok(()));
+    let poor = look(&transfer(3, 1, 3));
+    assert!(matches!(poor, Err(InsertError::InsufficientBalance { .. })));
+    assert_eq!(f.pool.len(), 1);
+}
+
+fn worker_terms() -> WorkerTerms {
+    WorkerTerms {
+        price_per_mgas: Amount::new(1),
+        gas_limit_max: Gas::new(1),
+        memory_pages_max: 1,
+        tags: Vec::new(),
+        active: true,
+    }
 }
 
 #[test]
@@ -274,7 +373,8 @@ fn a_replacement_pays_a_tenth_more() {
     assert_eq!(f.insert(transfer(1, 0, 109)), Err(refused));
     // Its balance needs to cover the replacement, not both.
     let (first, second) = (transfer(1, 0, 110), transfer(1, 1, 1));
-    f.state.set(1, fee(&first) + 110 + fee(&second) + 1, 0);
+    f.state
+        .set(1, fee(&first) + 110 + 1 + fee(&second) + 1 + 1, 0);
     let new = f.insert(first).expect("is taken");
     assert!(!f.pool.contains(&old));
     assert!(f.pool.contains(&new));
@@ -365,7 +465,7 @@ fn a_block_takes_out_what_it_included_and_what_it_made_useless() {
     let block = [transfer(1, 0, 9), transfer(2, 0, 8), sponsored];
     f.state.set(1, 1 << 60, 1);
     f.state.set(2, 1 << 60, 1);
-    f.state.set(3, fee(&transfer(3, 0, 9)) + 9, 0);
+    f.state.set(3, fee(&transfer(3, 0, 9)) + 9 + 1, 0);
     let mut dropped = f.committed(&block, 11);
     dropped.sort_unstable();
     let mut expected = vec![replaced, poor_next, brief, after_brief];

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::btree_map::Entry as Place;
 
 use proofmill_chain::types::hash::AccountId;
-use proofmill_chain::types::units::{Amount, Nonce};
+use proofmill_chain::types::units::Nonce;
 
 use super::Mempool;
 use crate::mempool::entry::Entry;
@@ -20,10 +20,18 @@ impl Mempool {
     /// Appends to the sender's queue.
     pub(super) fn push(&mut self, entry: Entry) {
         self.note(&entry);
-        let tail = (entry.rate, Reverse(entry.sequence), entry.sender());
-        let queue = self.queues.entry(entry.sender()).or_default();
+        let tail = (
+            entry.terms.rate,
+            Reverse(entry.sequence),
+            entry.terms.sender,
+        );
+        let queue = self.queues.entry(entry.terms.sender).or_default();
         if let Some(before) = queue.back() {
-            let old = (before.rate, Reverse(before.sequence), before.sender());
+            let old = (
+                before.terms.rate,
+                Reverse(before.sequence),
+                before.terms.sender,
+            );
             self.tails.remove(&old);
         }
         queue.push_back(entry);
@@ -32,7 +40,7 @@ impl Mempool {
 
     /// Takes the place of the sender's transaction with the same nonce.
     pub(super) fn replace(&mut self, entry: Entry) {
-        let sender = entry.sender();
+        let sender = entry.terms.sender;
         self.note(&entry);
         let Some(queue) = self.queues.get_mut(&sender) else {
             return;
@@ -44,11 +52,11 @@ impl Mempool {
             return;
         };
         let is_tail = place.nonce().get() - first == last as u64;
-        let tail = (entry.rate, Reverse(entry.sequence), sender);
+        let tail = (entry.terms.rate, Reverse(entry.sequence), sender);
         let old = std::mem::replace(place, entry);
         if is_tail {
             self.tails
-                .remove(&(old.rate, Reverse(old.sequence), sender));
+                .remove(&(old.terms.rate, Reverse(old.sequence), sender));
             self.tails.insert(tail);
         }
         self.forget(&old);
@@ -60,11 +68,11 @@ impl Mempool {
         };
         let entry = place.get_mut().pop_back()?;
         self.tails
-            .remove(&(entry.rate, Reverse(entry.sequence), *sender));
+            .remove(&(entry.terms.rate, Reverse(entry.sequence), *sender));
         match place.get().back() {
             Some(back) => {
                 self.tails
-                    .insert((back.rate, Reverse(back.sequence), *sender));
+                    .insert((back.terms.rate, Reverse(back.sequence), *sender));
             }
             None => {
                 place.remove();
@@ -81,7 +89,7 @@ impl Mempool {
         let entry = place.get_mut().pop_front()?;
         if place.get().is_empty() {
             self.tails
-                .remove(&(entry.rate, Reverse(entry.sequence), *sender));
+                .remove(&(entry.terms.rate, Reverse(entry.sequence), *sender));
             place.remove();
         }
         self.forget(&entry);
@@ -90,35 +98,31 @@ impl Mempool {
 
     /// Enters a transaction into the indexes that do not depend on its queue.
     fn note(&mut self, entry: &Entry) {
-        let slot = (entry.sender(), entry.nonce());
-        self.by_id.insert(entry.id, slot);
-        self.by_expiry.insert((entry.expires_at(), entry.id));
-        self.by_payer
-            .entry(entry.payer())
-            .or_default()
-            .insert(entry.sequence, slot);
-        let reserved = self.reserved.entry(entry.payer()).or_default();
-        *reserved = reserved.saturating_plus(entry.cost.get());
-        self.bytes += entry.bytes;
+        let slot = (entry.terms.sender, entry.nonce());
+        self.by_id.insert(entry.id(), slot);
+        self.by_expiry.insert((entry.terms.expires_at, entry.id()));
+        for (account, amount) in entry.terms.charges() {
+            let charged = self.charged.entry(account).or_default();
+            charged.slots.insert(entry.sequence, slot);
+            charged.reserved = charged.reserved.saturating_add(u128::from(amount.get()));
+        }
+        self.bytes += entry.terms.bytes;
     }
 
     fn forget(&mut self, entry: &Entry) {
-        self.by_id.remove(&entry.id);
-        self.by_expiry.remove(&(entry.expires_at(), entry.id));
-        if let Place::Occupied(mut paid) = self.by_payer.entry(entry.payer()) {
-            paid.get_mut().remove(&entry.sequence);
-            if paid.get().is_empty() {
-                paid.remove();
+        self.by_id.remove(&entry.id());
+        self.by_expiry.remove(&(entry.terms.expires_at, entry.id()));
+        for (account, amount) in entry.terms.charges() {
+            let Place::Occupied(mut place) = self.charged.entry(account) else {
+                continue;
+            };
+            let charged = place.get_mut();
+            charged.slots.remove(&entry.sequence);
+            charged.reserved -= u128::from(amount.get());
+            if charged.slots.is_empty() {
+                place.remove();
             }
         }
-        if let Place::Occupied(mut reserved) = self.reserved.entry(entry.payer()) {
-            let left = reserved.get().get().saturating_sub(entry.cost.get());
-            if left == 0 {
-                reserved.remove();
-            } else {
-                reserved.insert(Amount::new(left));
-            }
-        }
-        self.bytes -= entry.bytes;
+        self.bytes -= entry.terms.bytes;
     }
 }

@@ -1,14 +1,20 @@
 //! The rules of the pool of attestations.
 
 use proofmill_chain::codec;
+use proofmill_chain::task::Readiness::{Later, Never, Now};
 use proofmill_chain::types::hash::{Blob, Hash, Signature};
 use proofmill_chain::types::task::{
     Attestation, AttestationMessage, ResultClaim, ResultStatus, SignedAttestation, Statement,
 };
-use proofmill_chain::types::units::Gas;
+use proofmill_chain::types::units::{Gas, Height};
 
 use super::{genesis, id};
-use crate::mempool::{AttestationError, AttestationLimits, AttestationPool};
+use crate::mempool::{
+    ATTESTATIONS_EARLY_BLOCKS, ATTESTATIONS_EARLY_PER_WORKER, AttestationError, AttestationLimits,
+    AttestationPool,
+};
+
+const HEAD: Height = Height::new(7);
 
 fn attestation(worker: u8, draw: u8, reveal: bool, output: usize) -> AttestationMessage {
     let statement = if reveal {
@@ -43,27 +49,38 @@ fn attestation(worker: u8, draw: u8, reveal: bool, output: usize) -> Attestation
 #[test]
 fn a_seat_speaks_once_in_each_phase() {
     let mut pool = AttestationPool::new(genesis(), AttestationLimits::default());
-    let first = pool.insert(attestation(1, 0, false, 0)).expect("is taken");
+    let first = pool
+        .insert(attestation(1, 0, false, 0), Now, HEAD)
+        .expect("is taken");
     let known = Err(AttestationError::Known { id: first });
-    assert_eq!(pool.insert(attestation(1, 0, false, 0)), known);
+    assert_eq!(pool.insert(attestation(1, 0, false, 0), Now, HEAD), known);
     let mut other = attestation(1, 0, false, 0);
     other.signed.attestation.statement = Statement::Commit {
         commitment: Hash::of("another", &[]),
     };
     let taken = Err(AttestationError::SeatTaken { waiting: first });
-    assert_eq!(pool.insert(other.clone()), taken);
-    pool.insert(attestation(1, 0, true, 5)).expect("is taken");
-    pool.insert(attestation(1, 1, false, 0)).expect("is taken");
-    pool.insert(attestation(2, 0, false, 0)).expect("is taken");
+    assert_eq!(pool.insert(other.clone(), Now, HEAD), taken);
+    pool.insert(attestation(1, 0, true, 5), Now, HEAD)
+        .expect("is taken");
+    pool.insert(attestation(1, 1, false, 0), Now, HEAD)
+        .expect("is taken");
+    pool.insert(attestation(2, 0, false, 0), Now, HEAD)
+        .expect("is taken");
     assert_eq!(pool.len(), 4);
     assert!(pool.contains(&first));
     assert_eq!(pool.get(&first), Some(&attestation(1, 0, false, 0)));
 
     // What is pruned makes room for another statement.
-    pool.prune(|message| message.signed.attestation.worker != id(1));
+    pool.update(HEAD, |message| {
+        if message.signed.attestation.worker == id(1) {
+            Never
+        } else {
+            Now
+        }
+    });
     assert_eq!(pool.len(), 1);
     assert_eq!(pool.get(&first), None);
-    pool.insert(other).expect("is taken");
+    pool.insert(other, Now, HEAD).expect("is taken");
 }
 
 #[test]
@@ -74,12 +91,14 @@ fn the_pool_of_attestations_keeps_its_bounds() {
         count_max: 2,
     };
     let mut pool = AttestationPool::new(genesis(), limits);
-    pool.insert(attestation(1, 0, true, 100)).expect("is taken");
+    pool.insert(attestation(1, 0, true, 100), Now, HEAD)
+        .expect("is taken");
     let full = Err(AttestationError::Full);
-    assert_eq!(pool.insert(attestation(2, 0, true, 1)), full);
-    pool.insert(attestation(2, 0, true, 0)).expect("is taken");
+    assert_eq!(pool.insert(attestation(2, 0, true, 1), Now, HEAD), full);
+    pool.insert(attestation(2, 0, true, 0), Now, HEAD)
+        .expect("is taken");
     assert_eq!(pool.bytes(), limits.bytes_max);
-    assert_eq!(pool.insert(attestation(3, 0, false, 0)), full);
+    assert_eq!(pool.insert(attestation(3, 0, false, 0), Now, HEAD), full);
 
     let workers = |messages: Vec<AttestationMessage>| -> Vec<u8> {
         let worker = |message: &AttestationMessage| message.signed.attestation.worker;
@@ -92,7 +111,54 @@ fn the_pool_of_attestations_keeps_its_bounds() {
     assert_eq!(workers(pool.select(usize::MAX, 1)), [1]);
     assert_eq!(workers(pool.select(size(100) - 1, 9)), [2]);
     assert_eq!(pool.iter().count(), 2);
-    pool.prune(|_| false);
+    pool.update(HEAD, |_| Never);
     assert!(pool.is_empty());
     assert_eq!(pool.bytes(), 0);
+}
+
+#[test]
+fn a_worker_has_few_early_attestations_and_they_do_not_stay() {
+    let mut pool = AttestationPool::new(genesis(), AttestationLimits::default());
+    assert_eq!(
+        pool.insert(attestation(1, 0, false, 0), Never, HEAD),
+        Err(AttestationError::NoSeat)
+    );
+    let most = ATTESTATIONS_EARLY_PER_WORKER;
+    for draw in 0..u8::try_from(most).expect("few") {
+        let early = attestation(1, draw, false, 0);
+        pool.insert(early, Later, HEAD).expect("is taken");
+    }
+    let full = Err(AttestationError::WorkerFull { most });
+    assert_eq!(pool.insert(attestation(1, 99, false, 0), Later, HEAD), full);
+    assert!(!pool.has_ready());
+    // Its seats, and other workers, are not concerned.
+    pool.insert(attestation(1, 99, false, 0), Now, HEAD)
+        .expect("is taken");
+    pool.insert(attestation(2, 0, false, 0), Later, HEAD)
+        .expect("is taken");
+    assert!(pool.has_ready());
+
+    // Seats of the first two draws are there.
+    let drawn = |message: &AttestationMessage| match message.signed.attestation.draw {
+        0 | 1 => Now,
+        _ => Later,
+    };
+    let last = HEAD.saturating_plus(ATTESTATIONS_EARLY_BLOCKS);
+    pool.update(HEAD.saturating_plus(ATTESTATIONS_EARLY_BLOCKS - 1), drawn);
+    assert_eq!(pool.len(), most + 2);
+    // The worker has room again.
+    pool.insert(attestation(1, 100, false, 0), Later, last)
+        .expect("is taken");
+    pool.update(last, drawn);
+    let mut left: Vec<_> = pool
+        .iter()
+        .map(|message| {
+            let attestation = &message.signed.attestation;
+            (attestation.worker, attestation.draw)
+        })
+        .collect();
+    left.sort_unstable();
+    let mut expected = vec![(id(1), 0), (id(1), 1), (id(1), 100), (id(2), 0)];
+    expected.sort_unstable();
+    assert_eq!(left, expected);
 }

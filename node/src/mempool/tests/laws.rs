@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use proofmill_chain::build::TransactionSource;
 use proofmill_chain::codec;
 use proofmill_chain::types::hash::AccountId;
+use proofmill_chain::types::transaction::SignedTransaction;
 use proofmill_chain::types::units::{Height, Nonce};
 use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, proptest};
 
-use super::{BASE_FEE, EVERYTHING, State, fee, genesis, id, publish, transfer};
-use crate::mempool::{Mempool, MempoolLimits, Selection};
+use super::{BASE_FEE, State, fee, genesis, id, publish, transfer, verified};
+use crate::mempool::{InsertError, Mempool, MempoolLimits};
 
 #[derive(Clone, Debug)]
 enum Call {
@@ -90,14 +92,25 @@ proptest! {
                     signed.transaction.sponsor = sponsor.then_some(id(4));
                     signed.transaction.expires_at = Height::new(expires_at);
                     let (count, bytes) = (pool.len(), pool.bytes());
-                    match pool.insert(signed.clone(), Height::new(height), read) {
-                        Ok(id) => prop_assert_eq!(pool.get(&id), Some(&signed)),
-                        Err(_) => prop_assert_eq!((pool.len(), pool.bytes()), (count, bytes)),
+                    let size = codec::encode(&signed).len();
+                    let look = pool
+                        .preview()
+                        .check(&signed.transaction, size, Height::new(height), read);
+                    match pool.insert(verified(&signed), Height::new(height), read) {
+                        Ok(id) => {
+                            prop_assert_eq!(pool.get(&id), Some(&signed));
+                            prop_assert_eq!(look, Ok(()));
+                        }
+                        Err(error) => {
+                            prop_assert_eq!((pool.len(), pool.bytes()), (count, bytes));
+                            // What a look cannot tell: the id, and whether enough can make room.
+                            let unseen = matches!(error, InsertError::Known { .. } | InsertError::Full);
+                            prop_assert!(unseen || look == Err(error));
+                        }
                     }
                 }
                 Call::Commit { count } => {
-                    let room = Selection { count_max: count, ..EVERYTHING };
-                    let block = pool.select(room);
+                    let block: Vec<_> = all(&pool).into_iter().take(count).collect();
                     height += 1;
                     for signed in &block {
                         let sender = signed.transaction.sender;
@@ -121,14 +134,21 @@ proptest! {
     }
 }
 
+fn all(pool: &Mempool) -> Vec<SignedTransaction> {
+    let mut candidates = pool.candidates();
+    std::iter::from_fn(|| candidates.draw())
+        .map(|one| one.signed().clone())
+        .collect()
+}
+
 fn check(
     pool: &Mempool,
     state: &State,
     limits: MempoolLimits,
     height: u64,
 ) -> Result<(), proptest::test_runner::TestCaseError> {
-    let all = pool.select(EVERYTHING);
-    // Everything that waits can be selected, so counts and bytes are those of what is there.
+    let all = all(pool);
+    // Everything that is pending is offered, so counts and bytes are those of what is there.
     prop_assert_eq!(all.len(), pool.len());
     let bytes: usize = all.iter().map(|signed| codec::encode(signed).len()).sum();
     prop_assert_eq!(bytes, pool.bytes());

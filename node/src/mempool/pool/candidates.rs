@@ -1,0 +1,60 @@
+//! The pool's transactions in the order in which a proposer wants them.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::sync::Arc;
+
+use proofmill_chain::build::TransactionSource;
+use proofmill_chain::pipeline::VerifiedTransaction;
+use proofmill_chain::types::hash::AccountId;
+
+use crate::mempool::entry::Rate;
+
+/// A sender's pending transactions by nonce, each with its rate and arrival.
+type Queue = VecDeque<(Rate, u64, Arc<VerifiedTransaction>)>;
+
+/// The pending transactions of a moment, without a hold on the pool: the best tip per weight first,
+/// among equals the first to arrive, each sender's by nonce.
+#[derive(Debug)]
+pub struct PoolCandidates {
+    queues: BTreeMap<AccountId, Queue>,
+    /// The first of each queue.
+    fronts: BinaryHeap<(Rate, Reverse<u64>, AccountId)>,
+}
+
+impl PoolCandidates {
+    pub(super) fn new(queues: impl Iterator<Item = (AccountId, Queue)>) -> Self {
+        let queues: BTreeMap<_, _> = queues.collect();
+        let fronts = queues
+            .iter()
+            .filter_map(|(sender, queue)| front(*sender, queue))
+            .collect();
+        Self { queues, fronts }
+    }
+}
+
+fn front(sender: AccountId, queue: &Queue) -> Option<(Rate, Reverse<u64>, AccountId)> {
+    let (rate, sequence, _) = queue.front()?;
+    Some((*rate, Reverse(*sequence), sender))
+}
+
+impl TransactionSource for PoolCandidates {
+    fn draw(&mut self) -> Option<Arc<VerifiedTransaction>> {
+        while let Some((_, _, sender)) = self.fronts.pop() {
+            // A skipped sender has no queue any more.
+            let Some(queue) = self.queues.get_mut(&sender) else {
+                continue;
+            };
+            let drawn = queue.pop_front();
+            self.fronts.extend(front(sender, queue));
+            if let Some((_, _, transaction)) = drawn {
+                return Some(transaction);
+            }
+        }
+        None
+    }
+
+    fn skip_sender(&mut self, sender: &AccountId) {
+        self.queues.remove(sender);
+    }
+}
