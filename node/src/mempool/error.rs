@@ -67,7 +67,7 @@ pub enum InsertError {
     /// An account's balance does not cover what the transaction takes from it beside what pending
     /// transactions take.
     #[error(
-        "the transaction takes {needed} grain from {account}, which has {available} beside what its pending transactions take"
+        "the transaction takes {needed} grain from {account}, {available} are available beside its pending transactions"
     )]
     InsufficientBalance {
         /// Whose balance: the sender's or the sponsor's.
