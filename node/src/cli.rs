@@ -17,7 +17,7 @@ pub mod version;
 pub mod worker;
 
 mod interrupt;
-mod out;
+pub(crate) mod out;
 mod progress;
 mod sending;
 mod session;
@@ -29,8 +29,9 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use proofmill_chain::upgrades::{KnownVersion, RELEASED};
 
+use crate::exit::Exit;
 use crate::home::Home;
-use crate::upgrades::{self, UpgradeNeeded};
+use crate::telemetry;
 
 /// Where a devnet's first node answers.
 pub const RPC_DEFAULT: &str = "http://127.0.0.1:26650/rpc";
@@ -136,24 +137,16 @@ impl Cli {
     /// Does what was asked; prints what went wrong.
     #[must_use]
     pub fn execute(self) -> ExitCode {
+        telemetry::tell_panics_in_a_line();
         match self.run() {
             Ok(()) => ExitCode::SUCCESS,
             // Whoever reads our output has read enough of it.
             Err(error) if out::is_broken_pipe(&error) => ExitCode::SUCCESS,
             Err(error) => {
                 out::note(&format!("error: {}", with_causes(&error)));
-                exit_code(&error)
+                Exit::of(&error).into()
             }
         }
-    }
-}
-
-/// A service manager must tell a node that needs another release from one that failed.
-fn exit_code(error: &anyhow::Error) -> ExitCode {
-    if error.downcast_ref::<UpgradeNeeded>().is_some() {
-        ExitCode::from(upgrades::EXIT_STATUS)
-    } else {
-        ExitCode::FAILURE
     }
 }
 

@@ -3,6 +3,7 @@
 //! One table names every key with its documentation and its rule; the file that `init` writes,
 //! the environment's variables, the suggestions for misspelt keys and `config show` come from it.
 
+mod caches;
 mod keys;
 #[cfg(test)]
 mod tests;
@@ -13,11 +14,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use libp2p::Multiaddr;
+use proofmill_rpc::nearest::nearest;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+pub use self::caches::Caches;
 pub use self::keys::{KEYS, Key};
-use crate::genesis_file::nearest;
 use crate::home::Home;
 use crate::upgrades::Configured;
 
@@ -36,6 +38,8 @@ pub struct Config {
     pub gossip: Gossip,
     /// Building blocks.
     pub block: Block,
+    /// Memory.
+    pub memory: Memory,
     /// Watching the supply.
     pub supply: Supply,
     /// The log.
@@ -74,6 +78,27 @@ pub struct Gossip {
 pub struct Block {
     /// How long an empty block is held back, milliseconds.
     pub idle_ms: u64,
+}
+
+/// Memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// What all caches together may take, MiB.
+    pub caches_mib: u64,
+}
+
+impl Memory {
+    /// What all caches together may take.
+    #[must_use]
+    pub fn caches(&self) -> Caches {
+        Caches::of_mib(self.caches_mib)
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self { caches_mib: 256 }
+    }
 }
 
 /// Watching the supply.
@@ -129,6 +154,7 @@ impl Default for Config {
                 peers: Vec::new(),
             },
             block: Block { idle_ms: 1_000 },
+            memory: Memory::default(),
             supply: Supply { verify_every: 0 },
             log: Log {
                 level: "info".into(),

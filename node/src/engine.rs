@@ -20,7 +20,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use proofmill_chain::build::{Offer, build_from};
 use proofmill_chain::codec;
 use proofmill_chain::crypto::sign::SecretKey;
-use proofmill_chain::crypto::verify::{BatchSecret, Verifier};
+use proofmill_chain::crypto::verify::{Backend, BatchSecret, Verifier};
 use proofmill_chain::execute::sum_supply;
 use proofmill_chain::finality::{TurnError, check_turn};
 use proofmill_chain::pipeline::{
@@ -123,6 +123,8 @@ pub struct EngineParts {
     pub secret: BatchSecret,
     /// Where it remembers the transactions that it has verified.
     pub seen: SeenTransactions,
+    /// How many decompressed keys are kept.
+    pub keys_cached_max: usize,
     /// How long a height may stay without a block when there is no work.
     pub idle: Duration,
     /// The whole state is summed up every so many blocks; 0 for never.
@@ -182,6 +184,9 @@ impl Engine {
     ///
     /// # Errors
     /// When the genesis has no valid validator set.
+    ///
+    /// # Panics
+    /// Never: the verifier's backend is one that this processor has.
     pub fn new(parts: EngineParts) -> Result<Self, EngineError> {
         let validators = parts
             .genesis
@@ -190,6 +195,8 @@ impl Engine {
         let genesis_hash = parts.genesis.hash();
         let next = parts.store.head().height.next();
         let base_fee = parts.schedule.known_at(next).params().base_fee;
+        let verifier = Verifier::with(parts.secret, Backend::detect(), parts.keys_cached_max)
+            .expect("the backend was detected");
         let pools = Pools {
             transactions: Mempool::new(genesis_hash, base_fee, MempoolLimits::default()),
             attestations: AttestationPool::new(genesis_hash, AttestationLimits::default()),
@@ -204,7 +211,7 @@ impl Engine {
             machine: ComputeMachine::default(),
             keys: parts.keys,
             seen: parts.seen,
-            verifier: Verifier::new(parts.secret),
+            verifier,
             idle: parts.idle,
             verify_supply_every: parts.verify_supply_every,
             pools: Mutex::new(pools),
@@ -240,6 +247,12 @@ impl Engine {
     #[must_use]
     pub const fn genesis_hash(&self) -> Hash {
         self.genesis_hash
+    }
+
+    /// How long a height may stay without a block when there is no work.
+    #[must_use]
+    pub const fn idle(&self) -> Duration {
+        self.idle
     }
 
     /// Which rules hold at which height.

@@ -12,6 +12,7 @@ use proofmill_chain::types::params::Params;
 use proofmill_chain::types::validator::Validator;
 use proofmill_chain::upgrades::Upgrade;
 use serde::{Deserialize, Serialize};
+use proofmill_rpc::nearest::nearest;
 
 use crate::dev_keys;
 
@@ -243,22 +244,6 @@ fn explained(message: &str) -> String {
         Some(near) => format!("unknown field `{unknown}` at {place}: did you mean `{near}`?"),
         None => format!("unknown field `{unknown}` at {place}; known here: {list}"),
     }
-}
-
-/// The candidate most like `given`, when one is like it at all.
-pub(crate) fn nearest<'a>(
-    given: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
-    const EDITS_MAX: usize = 4;
-    let plain = |text: &str| text.to_lowercase().replace('-', "_");
-    let given = plain(given);
-    candidates
-        .into_iter()
-        .map(|name| (strsim::damerau_levenshtein(&given, &plain(name)), name))
-        .filter(|(edits, name)| *edits <= EDITS_MAX && *edits * 2 <= name.len())
-        .min()
-        .map(|(_, name)| name)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 mod dial;
 mod inbox;
 mod limits;
+mod silence;
 mod swarm;
 #[cfg(test)]
 mod tests;
@@ -55,6 +56,11 @@ pub const CUT_OFF_MAX: usize = 1_024;
 pub const REDIAL_DELAY_MIN: Duration = Duration::from_millis(200);
 /// Longest wait between two attempts.
 pub const REDIAL_DELAY_MAX: Duration = Duration::from_secs(30);
+/// How a silent peer is found out; see [`KeepAlive`].
+pub const KEEP_ALIVE: KeepAlive = KeepAlive {
+    interval: Duration::from_secs(3),
+    silent_max: Duration::from_secs(10),
+};
 /// What an envelope adds to a message at most.
 pub const ENVELOPE_BYTES_MAX: usize = 4_096;
 
@@ -128,6 +134,24 @@ impl Incoming {
     }
 }
 
+/// Each connection is pinged, and closed when no answer comes: TCP alone does not notice for hours that
+/// the other side is gone without a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeepAlive {
+    /// From an answer to the next ping, and between two looks at how long ago the last answers were.
+    pub interval: Duration,
+    /// How long a connection may go without an answer.
+    pub silent_max: Duration,
+}
+
+impl KeepAlive {
+    /// When a peer that has fallen silent is no longer connected.
+    #[must_use]
+    pub const fn noticed_within(self) -> Duration {
+        self.silent_max.saturating_add(self.interval)
+    }
+}
+
 /// Where to listen, whom to dial, and as whom.
 #[derive(Clone)]
 pub struct GossipConfig {
@@ -141,6 +165,8 @@ pub struct GossipConfig {
     pub genesis: Hash,
     /// Names the chain's list of upgrades, as this node has it; peers hear of it.
     pub upgrades: Hash,
+    /// How silent peers are found out.
+    pub keep_alive: KeepAlive,
 }
 
 impl fmt::Debug for GossipConfig {

@@ -11,6 +11,7 @@ pub mod config;
 pub mod dev_keys;
 pub mod devnet;
 pub mod engine;
+pub mod exit;
 pub mod genesis_file;
 pub mod gossip;
 pub mod home;

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use proofmill_chain::types::hash::Blob;
 use proofmill_chain::types::task::{INPUT_BYTES_MAX, PROGRAM_BYTES_MAX};
 use proofmill_chain::types::units::{Amount, Gas};
+use proofmill_rpc::nearest::nearest;
 use serde::Deserialize;
 
 /// The manifest's name in its folder.
@@ -286,13 +287,8 @@ fn check_names(
     let Some(unknown) = object.keys().find(|name| !known.contains(&name.as_str())) else {
         return Ok(());
     };
-    let nearest = known
-        .iter()
-        .map(|name| (strsim::damerau_levenshtein(name, unknown), name))
-        .min()
-        .filter(|(edits, name)| *edits <= 3.max(name.len() / 2));
-    let suggestion = match nearest {
-        Some((_, name)) => format!(": did you mean `{name}`?"),
+    let suggestion = match nearest(unknown, known.iter().copied()) {
+        Some(name) => format!(": did you mean `{name}`?"),
         None => format!(": the fields are {}", known.join(", ")),
     };
     Err(ManifestError::Unknown {

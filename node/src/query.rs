@@ -4,6 +4,7 @@ mod clock;
 mod tasks;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use proofmill_chain::state::StateError;
@@ -30,8 +31,16 @@ use crate::gossip::GossipHandle;
 use crate::mempool::InsertError;
 use crate::store::StoreError;
 
-/// A head older than this, in milliseconds, means that the node lags or the chain stands still.
-pub const HEAD_AGE_READY_MS_MAX: u64 = 15_000;
+/// What may pass beyond the time for which an empty block is held back, in milliseconds, before an old
+/// head means that the node lags or the chain stands still.
+pub const HEAD_AGE_SLACK_MS: u64 = 14_000;
+
+/// The oldest head of a node that is ready, in milliseconds, given how long it holds an empty block back.
+#[must_use]
+pub fn head_age_ready_ms_max(idle: Duration) -> u64 {
+    let idle_ms = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
+    idle_ms.saturating_add(HEAD_AGE_SLACK_MS)
+}
 
 /// Tells where consensus is.
 pub type StatusOf = Arc<dyn Fn() -> EngineStatus + Send + Sync>;
@@ -135,7 +144,8 @@ impl Query for NodePort {
                 time_ms: head.time_ms,
             },
             peers: u32::try_from(status.peers).unwrap_or(u32::MAX),
-            synced: clock_ms().saturating_sub(head.time_ms) <= HEAD_AGE_READY_MS_MAX,
+            synced: clock_ms().saturating_sub(head.time_ms)
+                <= head_age_ready_ms_max(self.engine.idle()),
         })
     }
 
@@ -146,7 +156,7 @@ impl Query for NodePort {
         let mut reasons = Vec::new();
         if head.height == Height::ZERO {
             reasons.push("no block is final yet".to_owned());
-        } else if head_age_ms > HEAD_AGE_READY_MS_MAX {
+        } else if head_age_ms > head_age_ready_ms_max(self.engine.idle()) {
             reasons.push(format!(
                 "the head is {head_age_ms} ms old: the node lags, or too few validators are reachable"
             ));
@@ -418,5 +428,20 @@ fn pool_refusal(error: &InsertError, plain: impl Fn(Code) -> Error) -> Error {
         InsertError::TooLarge { .. } => plain(Code::TxMalformed),
         InsertError::State(error) => Error::internal(error),
         _ => plain(Code::TxRefused),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{HEAD_AGE_SLACK_MS, head_age_ready_ms_max};
+
+    #[test]
+    fn an_idle_chain_is_ready_however_long_empty_blocks_are_held_back() {
+        for idle_ms in [0, 1_000, 15_000, 60_000] {
+            let most = head_age_ready_ms_max(Duration::from_millis(idle_ms));
+            assert_eq!(most, idle_ms + HEAD_AGE_SLACK_MS);
+        }
     }
 }

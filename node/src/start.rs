@@ -24,18 +24,23 @@ use crate::admission::admit_all;
 use crate::config::Config;
 use crate::engine::application::ConsensusPort;
 use crate::engine::{Engine, EngineParts, Trouble, ValidatorKeys};
-use crate::gossip::{Gossip, GossipConfig};
+use crate::exit::Exit;
+use crate::gossip::{Gossip, GossipConfig, KEEP_ALIVE};
 use crate::home::{Home, write_atomically};
 use crate::query::NodePort;
-use crate::store::{History, Store};
-use crate::{genesis_file, keys, limits, upgrades};
+use crate::store::{History, OpenOptions, Store, StoreError};
+use crate::{genesis_file, keys, limits, stop, upgrades};
 
 /// How long a round waits for its proposal: a block of the largest size is built, sent and judged
 /// within it on two busy cores.
 const PROPOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How often the room on the disk is looked at.
+/// How often the room on the disks is looked at.
 const DISK_LOOK: Duration = Duration::from_secs(1);
+
+/// How long a node that is asked to stop waits for its database, which is being opened, to be closed
+/// again.
+const OPEN_STOP_WITHIN: Duration = Duration::from_millis(1_500);
 
 /// What a ready file says.
 #[derive(Serialize)]
@@ -57,8 +62,10 @@ pub async fn run(
     ready_file: Option<PathBuf>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<()> {
-    limits::check_disk(home.path())?;
-    let engine = open_engine(&home, &config, known).await?;
+    limits::check_disks(&places(&home), limits::DISK_FREE_START)?;
+    let Some(engine) = open_engine(&home, &config, known, &mut stop).await? else {
+        return Ok(());
+    };
     engine.check_next_rules()?;
     announce_upgrades(&engine);
     let network_seed = keys::read(&home.node_key()).context("node key")?.seed();
@@ -68,6 +75,7 @@ pub async fn run(
         seed: Zeroizing::new(network_seed),
         genesis: engine.genesis_hash(),
         upgrades: engine.schedule().hash(),
+        keep_alive: KEEP_ALIVE,
     })
     .context("gossip")?;
     engine.attach_gossip(gossip.clone());
@@ -89,7 +97,7 @@ pub async fn run(
     let validator_keys = read_keys(&home)?;
     let consensus_address = with_port(&config.consensus.listen)
         .with_context(|| format!("no free port for {}", config.consensus.listen))?;
-    let started = EngineHandle::start(
+    let starting = EngineHandle::start(
         EngineConfig {
             home: home.wal(),
             listen: consensus_address.to_string(),
@@ -109,9 +117,12 @@ pub async fn run(
             max_block_bytes: engine.block_bytes_max(),
         },
         Arc::new(ConsensusPort(Arc::clone(&engine))),
-    )
-    .await
-    .context("consensus")?;
+    );
+    let started = tokio::select! {
+        started = starting => started.context("consensus")?,
+        // What has started ends with the runtime.
+        () = stop::wait(&mut stop) => return Ok(()),
+    };
     let handle = consensus.get_or_init(|| started);
     let peer = proofmill_consensus::peer_id(&network_seed);
     tracing::info!(rpc = %rpc_address, gossip = %gossip_address, "node started");
@@ -191,10 +202,15 @@ fn stopped_by(trouble: Trouble) -> anyhow::Error {
 async fn disk_full(home: &Home) -> limits::LimitError {
     loop {
         tokio::time::sleep(DISK_LOOK).await;
-        if let Err(error) = limits::check_disk(home.path()) {
+        if let Err(error) = limits::check_disks(&places(home), limits::DISK_FREE_STOP) {
             return error;
         }
     }
+}
+
+/// What a node writes to, each perhaps on a file system of its own.
+fn places(home: &Home) -> [PathBuf; 3] {
+    [home.path().to_path_buf(), home.database(), home.wal()]
 }
 
 fn bail_with(what: &str) -> Result<()> {
@@ -208,23 +224,32 @@ fn read_keys(home: &Home) -> Result<ValidatorKeys> {
     })
 }
 
+/// Opens the store and puts the engine together; `None` when the node is asked to stop meanwhile.
 async fn open_engine(
     home: &Home,
     config: &Config,
     known: &'static [KnownVersion],
-) -> Result<Arc<Engine>> {
-    let file = genesis_file::load(&home.genesis())
-        .map_err(|error| other_layout_or(&home.database(), error.into()))?;
-    let schedule = upgrades::schedule(&file, &config.upgrades, known)?;
-    let genesis = file.genesis;
+    stop: &mut watch::Receiver<bool>,
+) -> Result<Option<Arc<Engine>>> {
     let keys = read_keys(home)?;
-    let database = home.database();
+    let (genesis_path, database) = (home.genesis(), home.database());
+    let listed = config.upgrades.clone();
+    let caches = config.memory.caches();
     let idle = Duration::from_millis(config.block.idle_ms);
     let verify_supply_every = config.supply.verify_every;
     let secret = random()?;
     let seen = SeenTransactions::new(SEEN_MAX, u64::from_le_bytes(random()?));
-    let engine = tokio::task::spawn_blocking(move || -> Result<Engine> {
-        let store = Store::open(&database, &genesis)?;
+    let asked = stop.clone();
+    let mut opening = tokio::task::spawn_blocking(move || -> Result<Engine> {
+        let file = genesis_file::load(&genesis_path)
+            .map_err(|error| other_layout_or(&database, error.into()))?;
+        let schedule = upgrades::schedule(&file, &listed, known)?;
+        let genesis = file.genesis;
+        let options = OpenOptions {
+            caches,
+            stopped: &|| *asked.borrow(),
+        };
+        let store = Store::open_with(&database, &genesis, &options)?;
         let head = store.head();
         tracing::info!(height = %head.height, hash = %head.hash, "store opened");
         Ok(Engine::new(EngineParts {
@@ -233,14 +258,27 @@ async fn open_engine(
             store,
             keys,
             secret: BatchSecret::new(secret),
+            keys_cached_max: caches.keys(),
             seen,
             idle,
             verify_supply_every,
         })?)
-    })
-    .await
-    .context("opening the store died")??;
-    Ok(Arc::new(engine))
+    });
+    let opened = tokio::select! {
+        opened = &mut opening => opened,
+        () = stop::wait(stop) => match tokio::time::timeout(OPEN_STOP_WITHIN, opening).await {
+            Ok(opened) => opened,
+            Err(_) => {
+                tracing::info!("stopped while the store was being opened, which a kill survives");
+                stop::leave(Exit::Success);
+            }
+        },
+    };
+    match opened.context("opening the store died")? {
+        Ok(engine) => Ok(Some(Arc::new(engine))),
+        Err(error) if matches!(error.downcast_ref(), Some(StoreError::Stopped)) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// The address with a port that is free now in the place of port 0: the engine does not tell which one

@@ -1,60 +1,155 @@
 //! What asks a process to stop: SIGTERM, SIGINT, SIGHUP, or the end of the process that started it.
 //!
-//! The first request asks; a second signal ends the process at once.
+//! The first request asks. The process ends at once when a second signal comes, or when it has not
+//! stopped in order within its time: a thread of its own sees to that, whatever the others do.
+//! Ending at once loses nothing that was acknowledged, since each such write is synced.
 
+use std::ffi::c_int;
 use std::io::{self, Read as _};
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use futures::future::select_all;
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
 
-/// A process whose parent is gone ends itself after this long, whatever it is doing.
-pub const PARENT_GONE_GRACE: Duration = Duration::from_secs(10);
+use crate::cli::out;
+use crate::exit::Exit;
+use crate::telemetry;
 
-/// Turns `true` when the process is asked to stop. Must be called within a tokio runtime.
-///
-/// With `exit_with_parent`, standard input is a pipe whose other end the parent holds: its end,
-/// however the parent died, counts as a request.
+/// Within this long of a request every process of ours has ended.
+pub const STOP_WITHIN_MAX: Duration = Duration::from_secs(5);
+/// A node's time to stop in order: consensus, network and database.
+pub const NODE_STOP_WITHIN: Duration = Duration::from_secs(3);
+/// A worker's: it has nothing to close, but a call to a silent node may be under way.
+pub const WORKER_STOP_WITHIN: Duration = Duration::from_millis(500);
+/// A devnet's, with all its processes.
+pub const DEVNET_STOP_WITHIN: Duration = Duration::from_millis(4_800);
+
+/// What is to be done about requests.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Standard input is a pipe whose other end the parent holds: its end, however the parent died,
+    /// counts as a request.
+    pub exit_with_parent: bool,
+    /// How long the process may take to stop in order.
+    pub within: Duration,
+    /// Its exit status when it takes longer.
+    pub late: Exit,
+}
+
+/// Turns `true` when the process is asked to stop, and ends the process when it takes too long.
+/// Needs no runtime and outlives any.
 ///
 /// # Errors
 /// When the system refuses to announce signals or to start a thread.
-pub fn requested(exit_with_parent: bool) -> io::Result<watch::Receiver<bool>> {
+pub fn requested(rules: Rules) -> io::Result<watch::Receiver<bool>> {
     let (sender, receiver) = watch::channel(false);
-    let sender = Arc::new(sender);
+    let runtime = Builder::new_current_thread().enable_all().build()?;
     let kinds = [
         SignalKind::terminate(),
         SignalKind::interrupt(),
         SignalKind::hangup(),
     ];
-    for kind in kinds {
-        let mut signals = signal(kind)?;
-        let sender = Arc::clone(&sender);
-        tokio::spawn(async move {
-            while signals.recv().await.is_some() {
-                if sender.send_replace(true) {
-                    tracing::warn!("asked to stop a second time: stopping at once");
-                    std::process::exit(128 + kind.as_raw_value());
-                }
-                tracing::info!(signal = kind.as_raw_value(), "asked to stop");
-            }
-        });
-    }
-    if exit_with_parent {
-        // Not tokio's stdin: a read that never returns would hold up the runtime's end.
+    let signals = {
+        let _in_runtime = runtime.enter();
+        let listening = kinds.into_iter().map(|kind| Ok((kind, signal(kind)?)));
+        listening.collect::<io::Result<Vec<_>>>()?
+    };
+    let (gone, parent) = mpsc::channel(1);
+    if rules.exit_with_parent {
         std::thread::Builder::new()
             .name("parent".into())
             .spawn(move || {
                 let mut buffer = [0; 256];
                 let mut input = io::stdin().lock();
                 while !matches!(input.read(&mut buffer), Ok(0) | Err(_)) {}
-                tracing::info!("the parent process is gone: stopping");
-                sender.send_replace(true);
-                std::thread::sleep(PARENT_GONE_GRACE);
-                std::process::exit(1);
+                // Nobody listens only when the process ends already.
+                let _ = gone.blocking_send(());
             })?;
+    } else {
+        // The parent of such a process may come and go.
+        drop(gone);
     }
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || listen(&runtime, signals, parent, &sender, rules))?;
     Ok(receiver)
+}
+
+fn listen(
+    runtime: &Runtime,
+    mut signals: Vec<(SignalKind, Signal)>,
+    mut parent: mpsc::Receiver<()>,
+    stop: &watch::Sender<bool>,
+    rules: Rules,
+) {
+    runtime.block_on(async {
+        tokio::select! {
+            kind = next(&mut signals) => {
+                tracing::info!(signal = kind.as_raw_value(), "asked to stop");
+            }
+            Some(()) = parent.recv() => tracing::info!("the parent process is gone: stopping"),
+        }
+        telemetry::expect_end();
+        stop.send_replace(true);
+        tokio::select! {
+            kind = next(&mut signals) => {
+                tracing::warn!("asked to stop a second time: stopping at once");
+                let code = 128 + kind.as_raw_value();
+                telemetry::close();
+                end(code);
+            }
+            () = tokio::time::sleep(rules.within) => late(rules),
+        }
+    });
+}
+
+/// The next signal of any kind.
+async fn next(signals: &mut [(SignalKind, Signal)]) -> SignalKind {
+    let each = signals.iter_mut().map(|(kind, signal)| {
+        Box::pin(async move {
+            match signal.recv().await {
+                Some(()) => *kind,
+                // The runtime that delivers it is gone, and with it this thread.
+                None => std::future::pending().await,
+            }
+        })
+    });
+    select_all(each).await.0
+}
+
+fn late(rules: Rules) -> ! {
+    if rules.late != Exit::Success {
+        let line = format!(
+            "not stopped in order within {} ms: ending now; nothing that was acknowledged is lost",
+            rules.within.as_millis()
+        );
+        tracing::warn!("{line}");
+        out::note(&line);
+    }
+    leave(rules.late)
+}
+
+/// Ends the process at once, after the lines of its log are written. For when a thread is at work that
+/// cannot be interrupted, as RocksDB is while it opens a database: an ordinary exit would take apart what
+/// that thread uses, or wait for it.
+pub fn leave(exit: Exit) -> ! {
+    telemetry::close();
+    end(exit.code().into())
+}
+
+fn end(status: c_int) -> ! {
+    _exit(status)
+}
+
+#[allow(
+    unsafe_code,
+    reason = "the standard library offers no exit without exit handlers; POSIX's `_exit` takes any \
+              number, touches no memory and does not return"
+)]
+unsafe extern "C" {
+    safe fn _exit(status: c_int) -> !;
 }
 
 /// Waits until `stop` is true.

@@ -45,7 +45,7 @@ pub use self::error::{CORRUPTION_ADVICE, StoreError};
 pub use self::history::History;
 use self::keys::Family;
 pub use self::keys::Position;
-pub use self::open::FILES_OPEN_MAX;
+pub use self::open::{FILES_OPEN_MAX, OpenOptions};
 pub use self::state::StateGuard;
 use self::state::{Recent, Viewers};
 use self::transactions::{Indexer, Waiting};
@@ -92,15 +92,36 @@ pub struct Store {
 }
 
 impl Store {
+    /// Opens a data directory with caches of the default size; see [`Store::open_with`].
+    ///
+    /// # Errors
+    /// As [`Store::open_with`].
+    pub fn open(path: &Path, genesis: &Genesis) -> Result<Self, StoreError> {
+        Self::open_with(path, genesis, &OpenOptions::default())
+    }
+
     /// Opens a data directory, or creates it when it is absent or empty.
     ///
     /// Reads the whole state and rebuilds its tree, one to two seconds per million records.
     ///
     /// # Errors
     /// When the directory is another chain's, of another layout, used by another process, damaged
-    /// or unreadable, or when the genesis starts no chain.
-    pub fn open(path: &Path, genesis: &Genesis) -> Result<Self, StoreError> {
-        let db = Arc::new(open::open_database(path)?);
+    /// or unreadable, when the genesis starts no chain, or when it is asked to stop.
+    pub fn open_with(
+        path: &Path,
+        genesis: &Genesis,
+        options: &OpenOptions<'_>,
+    ) -> Result<Self, StoreError> {
+        Self::open_and_restore(path, genesis, options).map_err(|error| error.at(path))
+    }
+
+    fn open_and_restore(
+        path: &Path,
+        genesis: &Genesis,
+        options: &OpenOptions<'_>,
+    ) -> Result<Self, StoreError> {
+        options.go_on()?;
+        let db = Arc::new(open::open_database(path, options)?);
         let head = Head {
             height: Height::ZERO,
             hash: genesis.hash(),
@@ -125,8 +146,9 @@ impl Store {
             durable,
             viewers: Viewers::default(),
         };
+        options.go_on()?;
         store.settle(path, genesis)?;
-        store.restore(genesis)?;
+        store.restore(genesis, options)?;
         Ok(store)
     }
 

@@ -3,9 +3,12 @@
 //! Lines are written by a thread of their own, so that a slow disk never holds up a block; when it
 //! cannot keep up, lines are dropped. Dropping the [`Guard`] writes what is waiting.
 
+mod quiet;
+
 use std::io::{self, IsTerminal as _};
 use std::panic;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use file_rotate::compression::Compression;
 use file_rotate::suffix::AppendCount;
@@ -17,6 +20,8 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
+use self::quiet::Quiet;
+use crate::cli::out;
 use crate::config::{Log, LogFormat};
 use crate::home;
 
@@ -52,18 +57,40 @@ pub enum TelemetryError {
     Twice,
 }
 
-/// Keeps the log's thread; what waits is written when it goes.
+/// What keeps the log's thread. Here and not in [`Guard`], so that whoever ends the process at once can
+/// have the last lines written.
+static WRITER: Mutex<Option<WorkerGuard>> = Mutex::new(None);
+
+/// Keeps the log open; what waits is written when it goes.
 #[must_use = "lines that wait are lost when the guard goes too early"]
 #[derive(Debug)]
-pub struct Guard(#[allow(dead_code, reason = "held for its drop")] WorkerGuard);
+pub struct Guard(());
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        close();
+    }
+}
+
+/// Writes the lines that wait and ends the log; takes a second at most.
+pub fn close() {
+    // Not held while the lines are written: a panic meanwhile logs, too.
+    let writer = WRITER.lock().unwrap_or_else(PoisonError::into_inner).take();
+    drop(writer);
+}
+
+/// From now on what the engine says about its own end is left out.
+pub fn expect_end() {
+    quiet::expect_end();
+}
 
 /// Begins to log into `file`, and to stderr when that is a terminal or `to_stderr` says so.
-/// Panics are logged too.
+/// Panics are logged too, and named in one line on stderr with where the log is.
 ///
 /// # Errors
 /// When the file cannot be written, the level makes no sense, or there is a log already.
 pub fn init(log: &Log, file: &Path, to_stderr: bool) -> Result<Guard, TelemetryError> {
-    let (writer, guard) = file_writer(log, file)?;
+    let (writer, thread) = file_writer(log, file)?;
     let stderr = (to_stderr || io::stderr().is_terminal())
         .then(|| layer(log.format, io::stderr, io::stderr().is_terminal()));
     let level = |error: String| TelemetryError::Level {
@@ -76,14 +103,16 @@ pub fn init(log: &Log, file: &Path, to_stderr: bool) -> Result<Guard, TelemetryE
         .map_err(|error| level(error.to_string()))?;
     tracing_subscriber::registry()
         .with(vec![Some(layer(log.format, writer, false)), stderr])
+        .with(Quiet::default())
         .with(filter)
         .try_init()
         .map_err(|_| TelemetryError::Twice)?;
-    log_panics();
-    Ok(guard)
+    *WRITER.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+    log_panics(file.to_path_buf());
+    Ok(Guard(()))
 }
 
-fn file_writer(log: &Log, path: &Path) -> Result<(NonBlocking, Guard), TelemetryError> {
+fn file_writer(log: &Log, path: &Path) -> Result<(NonBlocking, WorkerGuard), TelemetryError> {
     let io_error = |error: io::Error| TelemetryError::Io {
         path: path.into(),
         error,
@@ -104,11 +133,10 @@ fn file_writer(log: &Log, path: &Path) -> Result<(NonBlocking, Guard), Telemetry
         Compression::None,
         None,
     );
-    let (writer, guard) = NonBlockingBuilder::default()
+    Ok(NonBlockingBuilder::default()
         .buffered_lines_limit(LINES_WAITING_MAX)
         .thread_name("log")
-        .finish(file);
-    Ok((writer, Guard(guard)))
+        .finish(file))
 }
 
 fn layer<W>(format: LogFormat, writer: W, ansi: bool) -> Box<dyn Layer<Registry> + Send + Sync>
@@ -124,20 +152,36 @@ where
     }
 }
 
-/// A panic goes into the log with its place, then where panics went before.
-fn log_panics() {
-    let before = panic::take_hook();
-    panic::set_hook(Box::new(move |info| {
-        let message = info.payload_as_str().unwrap_or("no message");
-        let place = info.location().map(ToString::to_string);
-        let thread = std::thread::current();
-        tracing::error!(
-            place = place.as_deref().unwrap_or("unknown"),
-            thread = thread.name().unwrap_or("unnamed"),
-            "panicked: {message}"
-        );
-        before(info);
+/// From now on a panic is one line on stderr, without a backtrace.
+pub fn tell_panics_in_a_line() {
+    panic::set_hook(Box::new(|info| {
+        out::note(&format!("error: {}", panicked(info)));
     }));
+}
+
+/// The same in a process with a log: the whole of it goes there, and the line says where.
+fn log_panics(file: PathBuf) {
+    panic::set_hook(Box::new(move |info| {
+        let what = panicked(info);
+        let thread = std::thread::current();
+        let backtrace = std::backtrace::Backtrace::capture();
+        if backtrace.status() == std::backtrace::BacktraceStatus::Captured {
+            tracing::error!(thread = thread.name().unwrap_or("unnamed"), %backtrace, "{what}");
+        } else {
+            tracing::error!(thread = thread.name().unwrap_or("unnamed"), "{what}");
+        }
+        out::note(&format!("error: {what}; the log is {}", file.display()));
+    }));
+}
+
+/// What there is to say about a panic, in one line.
+fn panicked(info: &panic::PanicHookInfo<'_>) -> String {
+    let message = info.payload_as_str().unwrap_or("no message");
+    let message = message.lines().collect::<Vec<_>>().join("; ");
+    match info.location() {
+        Some(place) => format!("the program has a fault: panicked at {place}: {message}"),
+        None => format!("the program has a fault: panicked: {message}"),
+    }
 }
 
 #[cfg(test)]
@@ -154,12 +198,12 @@ mod tests {
         let mut log = Config::default().log;
         log.bytes_max = 1_000;
         log.files_max = 2;
-        let (mut writer, guard) = file_writer(&log, &path).expect("a log");
+        let (mut writer, thread) = file_writer(&log, &path).expect("a log");
         let line = [b'x'; 99];
         for _ in 0..100 {
             writer.write_all(&line).expect("written");
         }
-        drop(guard);
+        drop(thread);
         let mut sizes = Vec::new();
         for entry in std::fs::read_dir(place.path().join("logs")).expect("a directory") {
             sizes.push(entry.expect("an entry").metadata().expect("metadata").len());
@@ -186,7 +230,9 @@ mod tests {
             .map(|line| serde_json::from_str(line).expect("a JSON line"))
             .collect();
         assert_eq!(lines[0]["fields"]["height"], 7);
-        assert_eq!(lines[1]["fields"]["message"], "panicked: on purpose");
+        let message = lines[1]["fields"]["message"].as_str().expect("a text");
+        assert!(message.contains("telemetry.rs:"), "{message}");
+        assert!(message.ends_with(": on purpose"), "{message}");
         assert_eq!(lines.len(), 2);
     }
 }

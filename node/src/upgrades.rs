@@ -13,9 +13,6 @@ use serde::{Deserialize, Serialize};
 use crate::genesis_file::GenesisFile;
 use crate::machine;
 
-/// Exit status of a node that stops before rules that it does not know.
-pub const EXIT_STATUS: u8 = 3;
-
 /// An upgrade in the configuration: `VERSION@HEIGHT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

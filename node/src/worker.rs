@@ -11,6 +11,7 @@ pub mod child;
 pub mod journal;
 mod nodes;
 mod pace;
+pub mod self_test;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -93,12 +94,15 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Opens the journal and meets the chain; waits for a node to answer.
+    /// Tests this host, opens the journal and meets the chain; waits for a node to answer.
     ///
     /// # Errors
-    /// When the journal cannot be opened, belongs to another chain, or a node refuses.
+    /// When this host cannot compute, the journal cannot be opened, belongs to another chain, or a node
+    /// refuses.
     pub fn start(config: WorkerConfig, stopped: &dyn Fn() -> bool) -> Result<(Self, Stopper)> {
         let mut nodes = Nodes::new(&config.nodes)?;
+        // Before anything is served: a host that cannot compute would miss every seat.
+        self_test::run(&config.sandbox)?;
         let info: NodeInfo = nodes.wait_for("node_info", stopped)?;
         let params: Params = nodes.wait_for("chain_getParams", stopped)?;
         let journal = Journal::open(&config.journal, &info.genesis_hash)?;

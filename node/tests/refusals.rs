@@ -16,6 +16,7 @@ use proofmill_chain::types::transaction::{Action, SignedTransaction, Transaction
 use proofmill_chain::types::units::{Amount, Height, Nonce};
 use proofmill_node::client::{Options, Wallet};
 use proofmill_node::dev_keys;
+use proofmill_node::exit::Exit;
 use proofmill_rpc::api::{Role, TaskState};
 use scenario_support::homes::{ANY_PORT, copy, damage, start};
 use scenario_support::raw::{assert_error, assert_refused, post, signed, transfer};
@@ -420,10 +421,13 @@ fn a_damaged_or_foreign_home_is_refused_with_what_to_do_and_the_good_one_goes_on
         genesis.replace("devnet-1", "devnet-2"),
     )
     .expect("written");
-    start(&foreign, ANY_PORT).refused(&[
-        "belongs to the chain with genesis 0x",
-        "choose another directory",
-    ]);
+    start(&foreign, ANY_PORT).refused_as(
+        Exit::Data,
+        &[
+            "belongs to the chain with genesis 0x",
+            "choose another directory",
+        ],
+    );
 
     let exposed = copy_of(&node);
     let key = exposed.join("keys/validator.json");
@@ -434,18 +438,15 @@ fn a_damaged_or_foreign_home_is_refused_with_what_to_do_and_the_good_one_goes_on
         "run `chmod 600",
     ]);
 
-    let advice = [
-        "the data directory is damaged",
-        "fetches the chain from its peers",
-    ];
+    let advice = ["data/db is damaged", "fetches the chain from its peers"];
     let damaged = copy_of(&node);
     assert_eq!(damage(&damaged, |name| name.starts_with("MANIFEST")), 1);
-    start(&damaged, ANY_PORT).refused(&advice);
+    start(&damaged, ANY_PORT).refused_as(Exit::Data, &advice);
     let damaged = copy_of(&node);
     assert_eq!(damage(&damaged, |name| name.ends_with(".log")), 1);
-    start(&damaged, ANY_PORT).refused(&advice);
+    start(&damaged, ANY_PORT).refused_as(Exit::Data, &advice);
     // A refusal changes nothing: asked again, it is refused again.
-    start(&damaged, ANY_PORT).refused(&advice);
+    start(&damaged, ANY_PORT).refused_as(Exit::Data, &advice);
 
     // The home that was copied is whole: the chain goes on. Its restart writes the log into tables.
     let devnet = Devnet::start(&home, 0);
@@ -458,7 +459,7 @@ fn a_damaged_or_foreign_home_is_refused_with_what_to_do_and_the_good_one_goes_on
         damage(&damaged, |name| name.ends_with(".sst")) > 0,
         "there are tables"
     );
-    start(&damaged, ANY_PORT).refused(&advice);
+    start(&damaged, ANY_PORT).refused_as(Exit::Data, &advice);
     let devnet = Devnet::start(&home, 0);
     assert!(devnet.head() >= head);
     devnet.stop();

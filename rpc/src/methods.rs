@@ -19,6 +19,7 @@ use crate::api::{
 };
 use crate::argument::{Argument, Arguments, Limit};
 use crate::error::{Code, Error, shortened};
+use crate::nearest::nearest;
 use crate::port::Ports;
 
 /// What a call gives: something to write as JSON, or an error.
@@ -241,27 +242,14 @@ pub(crate) fn find(name: &str) -> Result<&'static Method, Error> {
     }
     let name = shortened(name);
     let error = |message: String| Error::new(Code::MethodNotFound, message);
-    Err(match nearest(&name) {
-        Some(near) => error(format!("no method `{name}`; did you mean `{near}`?"))
-            .with("received", name)
-            .with("nearest", near),
-        None => error(format!("no method `{name}`")).with("received", name),
-    })
-}
-
-fn nearest(name: &str) -> Option<&'static str> {
-    const EDITS_MAX: usize = 4;
-    let plain = |name: &str| name.to_lowercase().replace(['_', '.', '-'], "");
-    let given = plain(name);
-    METHODS
-        .iter()
-        .map(|method| {
-            let edits = strsim::damerau_levenshtein(&given, &plain(method.name));
-            (edits, method.name)
-        })
-        .filter(|(edits, near)| *edits <= EDITS_MAX && *edits * 2 < near.len())
-        .min()
-        .map(|(_, near)| near)
+    Err(
+        match nearest(&name, METHODS.iter().map(|method| method.name)) {
+            Some(near) => error(format!("no method `{name}`; did you mean `{near}`?"))
+                .with("received", name)
+                .with("nearest", near),
+            None => error(format!("no method `{name}`")).with("received", name),
+        },
+    )
 }
 
 fn transaction_of(bytes: &Hex) -> Result<SignedTransaction, Error> {

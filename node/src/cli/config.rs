@@ -59,6 +59,9 @@ pub struct Flags {
     /// How long an empty block is held back, milliseconds
     #[arg(long, value_name = "MS")]
     pub block_idle_ms: Option<String>,
+    /// What all caches together may take, MiB
+    #[arg(long, value_name = "MIB")]
+    pub memory_caches_mib: Option<String>,
     /// Count all money every so many blocks; 0 for never
     #[arg(long, visible_alias = "verify-supply", value_name = "BLOCKS")]
     pub supply_verify_every: Option<String>,
@@ -91,6 +94,7 @@ impl Flags {
             ("gossip.listen", &self.gossip_listen),
             ("gossip.peers", &self.gossip_peers),
             ("block.idle_ms", &self.block_idle_ms),
+            ("memory.caches_mib", &self.memory_caches_mib),
             ("supply.verify_every", &self.supply_verify_every),
             ("log.level", &self.log_level),
             ("log.format", &self.log_format),

@@ -8,6 +8,8 @@ use anyhow::Context as _;
 use crate::cli::Global;
 use crate::cli::config::Flags;
 use crate::config::Config;
+use crate::exit::Exit;
+use crate::stop::{NODE_STOP_WITHIN, Rules};
 use crate::{COMMIT, VERSION, limits, start, stop, telemetry};
 
 const EXAMPLES: &str = "\
@@ -42,8 +44,17 @@ pub struct Args {
 /// When the system's limits are too low, the configuration is refused, or the node fails.
 pub fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     let open_files = limits::raise_open_files()?;
+    limits::check_threads(limits::node_threads())?;
+    // Heard from here on, whatever the process does.
+    let stop = stop::requested(Rules {
+        exit_with_parent: args.exit_with_parent,
+        within: NODE_STOP_WITHIN,
+        late: Exit::Late,
+    })
+    .context("cannot listen for signals")?;
     let home = global.home()?;
     let config = Config::load(&home, &args.config.overrides())?;
+    limits::check_node_memory(config.memory.caches().total())?;
     let log = home.logs().join(telemetry::FILE_NAME);
     let _guard = telemetry::init(&config.log, &log, args.log_stderr)?;
     tracing::info!(
@@ -57,10 +68,7 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let outcome = runtime.block_on(async {
-        let stop = stop::requested(args.exit_with_parent).context("cannot listen for signals")?;
-        start::run(home, config, global.known, args.ready_file, stop).await
-    });
+    let outcome = runtime.block_on(start::run(home, config, global.known, args.ready_file, stop));
     runtime.shutdown_timeout(LAST_WORK);
     match &outcome {
         Ok(()) => tracing::info!("stopped"),

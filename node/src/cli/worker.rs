@@ -18,9 +18,11 @@ use crate::cli::sending::Sending;
 use crate::cli::session::Session;
 use crate::cli::{Global, out};
 use crate::config::Config;
+use crate::exit::Exit;
 use crate::home::write_atomically;
+use crate::stop::{Rules, WORKER_STOP_WITHIN};
 use crate::worker::child::{self, Sandbox};
-use crate::worker::{Worker, WorkerConfig};
+use crate::worker::{Worker, WorkerConfig, self_test};
 use crate::{keys, stop, telemetry};
 
 /// CPU seconds after which a computing child is ended.
@@ -203,6 +205,8 @@ fn worker_id(global: &Global) -> Result<AccountId> {
 }
 
 fn register(args: &Register, global: &Global) -> Result<()> {
+    // Before money is put up for a host that cannot compute.
+    self_test::run(&sandbox()?)?;
     let home = global.home()?;
     let path = home.worker_key();
     let key = if path.exists() {
@@ -284,11 +288,7 @@ fn work(
         key,
         nodes,
         journal: home.worker(),
-        sandbox: Sandbox {
-            executable: executable()?,
-            arguments: vec!["worker".into(), "compute".into()],
-            wall_time_max: WALL_TIME_MAX,
-        },
+        sandbox: sandbox()?,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -298,8 +298,12 @@ fn work(
     let asked = Arc::new(AtomicBool::new(false));
     let stopper = Arc::new(OnceLock::new());
     {
-        let _in_runtime = runtime.enter();
-        let mut stop = stop::requested(exit_with_parent)?;
+        let mut stop = stop::requested(Rules {
+            exit_with_parent,
+            within: WORKER_STOP_WITHIN,
+            // Nothing is to be closed: what was committed to is in the journal, synced.
+            late: Exit::Success,
+        })?;
         let (asked, stopper) = (Arc::clone(&asked), Arc::clone(&stopper));
         runtime.spawn(async move {
             stop::wait(&mut stop).await;
@@ -325,6 +329,15 @@ fn work(
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     worker.run()
+}
+
+/// How this program runs computations.
+fn sandbox() -> Result<Sandbox> {
+    Ok(Sandbox {
+        executable: executable()?,
+        arguments: vec!["worker".into(), "compute".into()],
+        wall_time_max: WALL_TIME_MAX,
+    })
 }
 
 /// This program's file; the kernel names a replaced one with a suffix that is not part of its name.

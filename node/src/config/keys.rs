@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 
 use libp2p::Multiaddr;
+use proofmill_rpc::nearest::nearest;
 use toml::Value;
 
 use super::ConfigError;
-use crate::genesis_file::nearest;
 use crate::upgrades::Configured;
 
 /// Longest moniker, in bytes.
@@ -19,6 +19,10 @@ pub(super) const LOG_BYTES_MIN: i64 = 64 << 10;
 pub(super) const LOG_FILES_MAX: i64 = 1_000;
 /// Longest time that an empty block is held back, milliseconds.
 pub(super) const IDLE_MS_MAX: i64 = 60_000;
+
+/// Least and most memory for caches, MiB.
+pub(super) const CACHES_MIB_MIN: i64 = 32;
+pub(super) const CACHES_MIB_MAX: i64 = 1 << 20;
 
 /// A key of the configuration.
 pub struct Key {
@@ -97,6 +101,12 @@ pub const KEYS: &[Key] = &[
         doc: "When there is nothing to put into a block, the next one is held back so long,\n\
               milliseconds: at most 60000.",
         rule: |value| within(value, 0, IDLE_MS_MAX),
+    },
+    Key {
+        name: "memory.caches_mib",
+        doc: "What all caches together may take, MiB: at least 32. The state of the chain comes on top:\n\
+              docs/operators.md says how much.",
+        rule: |value| within(value, CACHES_MIB_MIN, CACHES_MIB_MAX),
     },
     Key {
         name: "supply.verify_every",

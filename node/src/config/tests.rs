@@ -115,6 +115,7 @@ fn a_value_that_cannot_be_is_named_with_its_origin() {
             "5 is not a multiaddress",
         ),
         ("[block]\nidle_ms = 60001", "at most 60000"),
+        ("[memory]\ncaches_mib = 31", "at least 32"),
         ("[supply]\nverify_every = -1", "at least 0"),
         ("[log]\nlevel = \"inof\"", "did you mean `info`?"),
         ("[log]\nlevel = \"info,x=loud\"", "`loud` is no level"),

@@ -15,12 +15,22 @@ use super::layout::Layout;
 use super::ports::NodePorts;
 use super::process::{Process, Spec};
 use super::ready::{AccountReady, FaucetReady, NodeReady, Ready, ValidatorReady, WorkerReady};
-use super::run::{died, highest};
+use super::run::{LAST_WORD, died, highest};
 use crate::home::Home;
+use crate::stop::{DEVNET_STOP_WITHIN, NODE_STOP_WITHIN, STOP_WITHIN_MAX, WORKER_STOP_WITHIN};
 use crate::{dev_keys, telemetry};
 
 /// How long a process may take until it is ready, and the chain until its first block.
 const READY_WITHIN: Duration = Duration::from_secs(90);
+/// What has not ended by itself by then is killed. A process of ours ends earlier, whatever it does,
+/// unless it is not given the processor.
+const WORKER_KILLED_AFTER: Duration = WORKER_STOP_WITHIN.saturating_add(Duration::from_millis(300));
+const NODE_KILLED_AFTER: Duration = NODE_STOP_WITHIN.saturating_add(Duration::from_millis(500));
+const _: () = assert!(
+    LAST_WORD.as_millis() + WORKER_KILLED_AFTER.as_millis() + NODE_KILLED_AFTER.as_millis()
+        < DEVNET_STOP_WITHIN.as_millis()
+        && DEVNET_STOP_WITHIN.as_millis() < STOP_WITHIN_MAX.as_millis()
+);
 /// How often another process' progress is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
 /// How long a node may take to answer a call while it starts.
@@ -93,7 +103,7 @@ impl<'a> Network<'a> {
             let urls = self.told.iter().map(|told| told.rpc.clone()).collect();
             highest(urls, ANSWER_WITHIN)
                 .await
-                .context("no validator tells where the chain stands")?
+                .context("no validator answers where its chain stands")?
                 .next()
         };
         let waits = self.nodes.iter().zip(&self.told);
@@ -141,12 +151,15 @@ impl<'a> Network<'a> {
         use std::os::unix::process::ExitStatusExt as _;
         const SIGKILL: i32 = 9;
         let mut killed = Vec::new();
-        for processes in [&mut self.workers, &mut self.nodes] {
+        for (processes, within) in [
+            (&mut self.workers, WORKER_KILLED_AFTER),
+            (&mut self.nodes, NODE_KILLED_AFTER),
+        ] {
             let running = processes
                 .iter()
                 .filter(|process| process.status().is_none());
             let stopped = join_all(running.map(async |process| {
-                let status = process.stop().await;
+                let status = process.stop(within).await;
                 (status.signal() == Some(SIGKILL)).then(|| process.spec.name.clone())
             }));
             killed.extend(stopped.await.into_iter().flatten());
@@ -286,7 +299,7 @@ async fn reaches(process: &Process, url: &str, goal: Height) -> anyhow::Result<(
     let what = format!("reach height {goal}");
     until(process, &what, async || {
         let head = head::of(url.into(), ANSWER_WITHIN).await.ok()?;
-        (head.height >= goal).then_some(())
+        (head::height(head.as_ref()) >= goal).then_some(())
     })
     .await
 }

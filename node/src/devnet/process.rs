@@ -12,8 +12,6 @@ use tokio::sync::{mpsc, watch};
 
 use crate::home;
 
-/// How long a child may take to stop before it is killed.
-pub(super) const STOP_GRACE: Duration = Duration::from_secs(5);
 /// How much of a child's output is shown when it fails to start.
 const TAIL_BYTES: usize = 2_000;
 
@@ -37,8 +35,8 @@ pub(super) struct Spec {
 pub(super) struct Process {
     pub(super) spec: Spec,
     pub(super) pid: u32,
-    /// Whether it is asked to stop.
-    stop: watch::Sender<bool>,
+    /// Within what it is asked to stop.
+    stop: watch::Sender<Option<Duration>>,
     exited: watch::Receiver<Option<ExitStatus>>,
 }
 
@@ -60,7 +58,7 @@ impl Process {
             .spawn()?;
         let pid = child.id().unwrap_or_default();
         let input = child.stdin.take();
-        let (stop, stopping) = watch::channel(false);
+        let (stop, stopping) = watch::channel(None);
         let (status, exited) = watch::channel(None);
         let name = spec.name.clone();
         tokio::spawn(async move {
@@ -94,9 +92,9 @@ impl Process {
         }
     }
 
-    /// Asks it to stop, and kills it and its children when it has not after [`STOP_GRACE`].
-    pub(super) async fn stop(&self) -> ExitStatus {
-        self.stop.send_replace(true);
+    /// Asks it to stop, and kills it and its children when it has not after `within`.
+    pub(super) async fn stop(&self, within: Duration) -> ExitStatus {
+        self.stop.send_replace(Some(within));
         self.ended().await
     }
 
@@ -106,19 +104,21 @@ impl Process {
     }
 }
 
-async fn watch_over(child: &mut Child, mut stop: watch::Receiver<bool>) -> ExitStatus {
-    tokio::select! {
+async fn watch_over(child: &mut Child, mut stop: watch::Receiver<Option<Duration>>) -> ExitStatus {
+    let within = tokio::select! {
         status = child.wait() => return status.unwrap_or_default(),
         // An error means that who could ask is gone, and with it every wish to keep the child.
-        _ = stop.wait_for(|stop| *stop) => {}
-    }
+        asked = stop.wait_for(Option::is_some) => {
+            asked.ok().and_then(|within| *within).unwrap_or_default()
+        }
+    };
     // It is not waited for yet, so that its id cannot be another's.
     if let Some(pid) = pid(child) {
         let _ = kill_process(pid, Signal::TERM);
     }
     tokio::select! {
         status = child.wait() => return status.unwrap_or_default(),
-        () = tokio::time::sleep(STOP_GRACE) => {}
+        () = tokio::time::sleep(within) => {}
     }
     if let Some(pid) = pid(child) {
         let _ = kill_process_group(pid, Signal::KILL);
@@ -145,11 +145,14 @@ fn tail(path: &Path) -> String {
 mod tests {
     use std::os::unix::process::ExitStatusExt as _;
     use std::path::Path;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use tokio::sync::mpsc;
 
     use super::{Process, Spec};
+
+    /// Longer than a shell takes to stop.
+    const PATIENCE: Duration = Duration::from_secs(60);
 
     fn shell(place: &Path, script: &str) -> (Process, mpsc::UnboundedReceiver<String>) {
         let (sender, receiver) = mpsc::unbounded_channel();
@@ -177,7 +180,7 @@ mod tests {
         assert_eq!(child.status().and_then(|status| status.code()), Some(7));
         assert_eq!(child.tail(), "why");
         // Stopping what has ended is answered at once.
-        assert_eq!(child.stop().await.code(), Some(7));
+        assert_eq!(child.stop(PATIENCE).await.code(), Some(7));
     }
 
     #[tokio::test]
@@ -191,7 +194,7 @@ mod tests {
         let (child, _ended) = shell(place.path(), &script);
         wait_for(&up).await;
         assert_eq!(child.status(), None);
-        assert_eq!(child.stop().await.code(), Some(3));
+        assert_eq!(child.stop(PATIENCE).await.code(), Some(3));
         assert_eq!(child.tail(), "bye");
     }
 
@@ -207,7 +210,10 @@ mod tests {
         wait_for(&up).await;
         let grandchild = std::fs::read_to_string(&up).expect("a file");
         let grandchild: i32 = grandchild.trim().parse().expect("a number");
-        assert_eq!(child.stop().await.signal(), Some(9));
+        let begun = Instant::now();
+        let status = child.stop(Duration::from_millis(300)).await;
+        assert_eq!(status.signal(), Some(9));
+        assert!(begun.elapsed() >= Duration::from_millis(300));
         let stat = Path::new("/proc").join(grandchild.to_string()).join("stat");
         while let Ok(text) = std::fs::read_to_string(&stat) {
             if text.contains(") Z ") {

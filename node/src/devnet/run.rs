@@ -14,13 +14,16 @@ use super::ports::{self, NodePorts};
 use super::process::Process;
 use super::ready::Ready;
 use super::{Options, head};
-use crate::upgrades::EXIT_STATUS;
-use crate::{home, stop};
+use crate::exit::Exit;
+use crate::stop::{DEVNET_STOP_WITHIN, Rules};
+use crate::{home, limits, stop};
 
 /// How often any free ports are chosen again because somebody took one in between.
 const PORT_TRIES: u32 = 3;
 /// How long a node may take to tell its head when all is about to stop.
-const LAST_WORD: Duration = Duration::from_secs(1);
+pub(super) const LAST_WORD: Duration = Duration::from_millis(400);
+/// Threads of the devnet's own process.
+const DEVNET_THREADS: u64 = 16;
 
 /// What there is to tell.
 #[derive(Clone, Debug)]
@@ -64,12 +67,16 @@ pub fn run(
     options: &Options,
     tell: &mut dyn FnMut(Event) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    tokio::runtime::Builder::new_multi_thread()
+    limits::check_threads(DEVNET_THREADS)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
-        .context("cannot start the runtime")?
-        .block_on(run_all(options, tell))
+        .context("cannot start the runtime")?;
+    let outcome = runtime.block_on(run_all(options, tell));
+    // A call to a node that does not answer must not hold up the end.
+    runtime.shutdown_background();
+    outcome
 }
 
 async fn run_all(
@@ -77,7 +84,12 @@ async fn run_all(
     tell: &mut dyn FnMut(Event) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let begun = Instant::now();
-    let mut stop = stop::requested(false).context("cannot listen for signals")?;
+    let mut stop = stop::requested(Rules {
+        exit_with_parent: false,
+        within: DEVNET_STOP_WITHIN,
+        late: Exit::Late,
+    })
+    .context("cannot listen for signals")?;
     let layout = Layout::open(
         &options.home,
         options.validators,
@@ -219,7 +231,7 @@ fn counted(count: u32, what: &str) -> String {
 pub(super) fn died(process: &Process, status: ExitStatus) -> String {
     let name = &process.spec.name;
     let log = process.spec.log.display();
-    if status.code() == Some(i32::from(EXIT_STATUS)) {
+    if status.code() == Some(i32::from(Exit::Upgrade.code())) {
         let tail = process.tail();
         let reason = tail.lines().next_back().unwrap_or_default();
         let reason = reason.strip_prefix("error: ").unwrap_or(reason);
@@ -246,6 +258,6 @@ pub(super) async fn highest(urls: Vec<String>, patience: Duration) -> Option<Hei
     let heads = futures::future::join_all(heads).await;
     heads
         .into_iter()
-        .filter_map(|head| Some(head.ok()?.height))
+        .filter_map(|head| Some(head::height(head.ok()?.as_ref())))
         .max()
 }

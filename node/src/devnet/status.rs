@@ -93,8 +93,11 @@ pub fn status(home: &Path) -> anyhow::Result<Status> {
                 name: node.name.clone(),
                 rpc: node.rpc.clone(),
                 pid: node.pid,
-                height: head.as_ref().ok().map(|head| head.height),
-                hash: head.as_ref().ok().map(|head| head.hash),
+                height: head.as_ref().ok().map(|head| head::height(head.as_ref())),
+                hash: head
+                    .as_ref()
+                    .ok()
+                    .and_then(|head| Some(head.as_ref()?.hash)),
                 error: node.ended.clone().or(head.err()),
             }
         });

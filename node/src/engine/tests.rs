@@ -36,6 +36,7 @@ fn chain_and_engine(place: &Path) -> (Chain, Engine) {
             beacon: dev_keys::beacon(0),
         },
         secret: BatchSecret::new([1; 32]),
+        keys_cached_max: 1_024,
         seen: SeenTransactions::new(64, 1),
         idle: Duration::from_secs(1),
         verify_supply_every: 1,

@@ -20,7 +20,7 @@ use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::swarm::{DialError, NetworkBehaviour, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, identify, noise, tcp, yamux};
+use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, identify, noise, ping, tcp, yamux};
 use proofmill_chain::types::hash::Hash;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
@@ -28,6 +28,7 @@ use tokio::time::{Instant, sleep_until};
 use super::dial::Targets;
 use super::inbox::Postman;
 use super::limits::{Conduct, Consequence, Origins};
+use super::silence::Silence;
 use super::{
     Acceptance, Counters, ENVELOPE_BYTES_MAX, GossipConfig, GossipError, Incoming,
     PEERS_INCOMING_MAX, PER_PEER_MAX, Peer, Topic, UNSENT_MAX, hex_prefix,
@@ -61,6 +62,7 @@ struct Behaviour {
     limits: connection_limits::Behaviour,
     gossipsub: Gossipsub,
     identify: identify::Behaviour,
+    ping: ping::Behaviour,
 }
 
 struct Verdict {
@@ -76,6 +78,7 @@ pub(super) struct Loop {
     swarm: Swarm<Behaviour>,
     topics: BTreeMap<TopicHash, Topic>,
     targets: Targets,
+    silence: Silence,
     origins: Origins,
     conduct: Conduct,
     connected: BTreeMap<PeerId, Peer>,
@@ -112,6 +115,7 @@ impl Loop {
             swarm,
             topics: topics.into(),
             targets: Targets::new(&config.peers, Instant::now()),
+            silence: Silence::new(config.keep_alive, Instant::now()),
             origins: Origins::default(),
             conduct: Conduct::default(),
             connected: BTreeMap::new(),
@@ -135,10 +139,12 @@ impl Loop {
                     None => pending().await,
                 }
             };
+            let look = sleep_until(self.silence.next_look());
             tokio::select! {
                 event = self.swarm.select_next_some() => self.on_event(event),
                 Some(verdict) = self.verdicts.next() => self.on_verdict(&verdict),
                 () = redial => self.dial_due(),
+                () = look => self.close_silent(),
                 command = commands.recv() => match command {
                     Some(Command::Publish(topic, bytes)) => self.publish(topic, bytes),
                     Some(Command::Stop) | None => return,
@@ -155,6 +161,7 @@ impl Loop {
                 info,
                 ..
             })) => self.on_identified(peer_id, &info.agent_version),
+            SwarmEvent::Behaviour(BehaviourEvent::Ping(event)) => self.on_ping(&event),
             SwarmEvent::ConnectionEstablished {
                 peer_id,
                 connection_id,
@@ -162,6 +169,7 @@ impl Loop {
                 ..
             } => {
                 self.targets.connected(connection_id);
+                self.silence.heard(connection_id, Instant::now());
                 let admitted = match &endpoint {
                     ConnectedPoint::Dialer { .. } => true,
                     ConnectedPoint::Listener { send_back_addr, .. } => {
@@ -188,6 +196,7 @@ impl Loop {
                 ..
             } => {
                 self.origins.closed(connection_id);
+                self.silence.closed(connection_id);
                 self.targets.lost(connection_id, Instant::now());
                 if num_established == 0 {
                     self.conduct.disconnected(&peer_id);
@@ -245,6 +254,22 @@ impl Loop {
             );
         }
         self.announce_peers();
+    }
+
+    /// An answer is a sign of life. Failures are none of our business: a connection without answers is
+    /// closed when it has been silent for too long.
+    fn on_ping(&mut self, event: &ping::Event) {
+        if event.result.is_ok() {
+            self.silence.heard(event.connection, Instant::now());
+        }
+    }
+
+    /// Closes connections whose other side does not answer; peers that were configured are dialled again.
+    fn close_silent(&mut self) {
+        for connection in self.silence.look(Instant::now()) {
+            tracing::debug!(%connection, "a peer has fallen silent");
+            self.swarm.close_connection(connection);
+        }
     }
 
     fn on_gossip(&mut self, event: gossipsub::Event) {
@@ -429,7 +454,12 @@ fn upgrades_of(agent: &str) -> Option<Hash> {
 fn swarm(keypair: Keypair, config: &GossipConfig) -> Result<Swarm<Behaviour>, GossipError> {
     let genesis = &config.genesis;
     let setup = |reason: String| GossipError::Setup(reason);
-    let gossipsub = gossipsub(&keypair, genesis).map_err(setup)?;
+    let gossipsub = gossipsub(&keypair, &config.genesis).map_err(setup)?;
+    let ping = ping::Behaviour::new(
+        ping::Config::new()
+            .with_interval(config.keep_alive.interval)
+            .with_timeout(config.keep_alive.silent_max),
+    );
     let limits = connection_limits::Behaviour::new(
         ConnectionLimits::default()
             .with_max_pending_incoming(Some(PEERS_INCOMING_MAX))
@@ -455,6 +485,7 @@ fn swarm(keypair: Keypair, config: &GossipConfig) -> Result<Swarm<Behaviour>, Go
             limits,
             gossipsub,
             identify,
+            ping,
         })
         .map_err(|error| setup(error.to_string()))?;
     Ok(builder

@@ -2,17 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::slice::from_ref;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libp2p::Multiaddr;
 use proofmill_chain::types::hash::Hash;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::{
-    Acceptance, Gossip, GossipConfig, GossipError, GossipHandle, Inbox, Incoming, PublishError,
-    REJECTED_MAX, Topic,
+    Acceptance, Gossip, GossipConfig, GossipError, GossipHandle, Inbox, Incoming, KEEP_ALIVE,
+    KeepAlive, PublishError, REJECTED_MAX, Topic,
 };
 
 /// Beyond this a test has failed; nothing waits for it when all is well.
@@ -31,6 +35,7 @@ fn config(seed: u8, listen: &str, peers: &[Multiaddr]) -> GossipConfig {
         seed: Zeroizing::new([seed; 32]),
         genesis: Hash::of("test/genesis", &[]),
         upgrades: Hash::of("test/upgrades", &[]),
+        keep_alive: KEEP_ALIVE,
     }
 }
 
@@ -318,4 +323,85 @@ async fn peers_hear_of_each_others_list_of_upgrades() {
         assert_eq!(other.next().await.bytes, vec![1; 10]);
     })
     .await;
+}
+
+/// Passes bytes on in both directions until `silent` turns true, and from then on none, without closing
+/// anything: what a host that lost its power looks like.
+async fn relay(listener: TcpListener, to: SocketAddr, silent: watch::Receiver<bool>) {
+    let mut both = JoinSet::new();
+    loop {
+        let (near, _) = listener.accept().await.expect("a connection");
+        if *silent.borrow() {
+            // A host without power answers nothing; the connection stays half open.
+            both.spawn(async move {
+                std::future::pending::<()>().await;
+                drop(near);
+            });
+            continue;
+        }
+        let far = TcpStream::connect(to).await.expect("the node listens");
+        let (near_read, near_write) = near.into_split();
+        let (far_read, far_write) = far.into_split();
+        for (mut from, mut to) in [(near_read, far_write), (far_read, near_write)] {
+            let mut silent = silent.clone();
+            both.spawn(async move {
+                tokio::select! {
+                    _ = tokio::io::copy(&mut from, &mut to) => return,
+                    _ = silent.wait_for(|silent| *silent) => {}
+                }
+                // Half open from now on: closing would be a word.
+                std::future::pending::<()>().await;
+            });
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_falls_silent_is_no_longer_connected() {
+    in_time(async {
+        let keep_alive = KeepAlive {
+            interval: Duration::from_millis(300),
+            silent_max: Duration::from_secs(2),
+        };
+        let mut far = config(1, "/ip4/127.0.0.1/tcp/0", &[]);
+        far.keep_alive = keep_alive;
+        let far = start(&far).await;
+        let port = far.address.iter().find_map(|part| match part {
+            libp2p::multiaddr::Protocol::Tcp(port) => Some(port),
+            _ => None,
+        });
+        let far_at = SocketAddr::from(([127, 0, 0, 1], port.expect("a port")));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let between = listener.local_addr().expect("an address").port();
+        let (silence, silent) = watch::channel(false);
+        let relay = tokio::spawn(relay(listener, far_at, silent));
+        let way = format!("/ip4/127.0.0.1/tcp/{between}");
+        let way = way.parse().expect("an address");
+        let mut near = config(2, "/ip4/127.0.0.1/tcp/0", from_ref(&way));
+        near.keep_alive = keep_alive;
+        let near = start(&near).await;
+        near.meets(1).await;
+        far.meets(1).await;
+        // Nobody is cut off for having nothing to say.
+        let quiet = timeout(keep_alive.noticed_within() * 2, near.meets(0)).await;
+        assert!(quiet.is_err(), "an idle peer stays connected");
+
+        silence.send_replace(true);
+        let begun = Instant::now();
+        near.meets(0).await;
+        far.meets(0).await;
+        let took = begun.elapsed();
+        assert!(took >= keep_alive.silent_max / 2, "{took:?}");
+        // Twice the time stated: the machine may be busy.
+        assert!(took <= keep_alive.noticed_within() * 2, "{took:?}");
+        relay.abort();
+    })
+    .await;
+}
+
+#[test]
+fn silence_is_noticed_within_the_time_that_the_manual_states() {
+    let manual = include_str!("../../../docs/operators.md");
+    let stated = format!("within {} s", KEEP_ALIVE.noticed_within().as_secs());
+    assert!(manual.contains(&stated), "{stated}");
 }

@@ -46,8 +46,10 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// What is stored is damaged or incomplete.
-    #[error("the data directory is damaged: {what}; {advice}")]
+    #[error("the data directory{} is damaged: {what}; {advice}", named(.path.as_deref()))]
     Corrupt {
+        /// The directory, once known.
+        path: Option<PathBuf>,
         /// What is damaged.
         what: String,
         /// What to do about it.
@@ -57,8 +59,14 @@ pub enum StoreError {
     #[error("no space left on the disk of the data directory: free some and start again ({0})")]
     NoSpace(String),
     /// The disk or its file system failed.
-    #[error("the data directory cannot be read or written: {0}")]
+    #[error(
+        "the data directory cannot be read or written: {0}; check that it is a directory that this user may \
+         write to, on a disk that works"
+    )]
     Io(String),
+    /// Somebody wanted the opening to end.
+    #[error("stopped while the data directory was being opened")]
+    Stopped,
     /// The genesis starts no chain.
     #[error("genesis: {0}")]
     Genesis(#[from] GenesisError),
@@ -70,13 +78,26 @@ pub enum StoreError {
     Refused(String),
 }
 
+fn named(path: Option<&Path>) -> String {
+    path.map_or_else(String::new, |path| format!(" {}", path.display()))
+}
+
 impl StoreError {
     /// Damage, with the advice that belongs to it.
     pub(crate) fn corrupt(what: impl Into<String>) -> Self {
         Self::Corrupt {
+            path: None,
             what: what.into(),
             advice: CORRUPTION_ADVICE,
         }
+    }
+
+    /// The same error, which now names the directory.
+    pub(crate) fn at(mut self, directory: &Path) -> Self {
+        if let Self::Corrupt { path, .. } = &mut self {
+            path.get_or_insert_with(|| directory.into());
+        }
+        self
     }
 
     /// A record that does not decode.
@@ -93,9 +114,9 @@ impl StoreError {
         let piece_missing = message.contains("No such file");
         let refused = message.starts_with("Invalid argument");
         if existing && (piece_missing || refused) {
-            return Self::corrupt(message);
+            return Self::corrupt(message).at(path);
         }
-        Self::from_message(message)
+        Self::from_message(message).at(path)
     }
 
     /// The meaning of an error that reading or writing an open database gave.

@@ -17,23 +17,50 @@ use rocksdb::{
 use super::checkpoint::{PIECE_LEAVES_MAX, Piece};
 use super::keys::{self, Family};
 use super::{Store, StoreError};
+use crate::config::Caches;
 
 /// Most files that RocksDB keeps open.
 pub const FILES_OPEN_MAX: i32 = 256;
-/// Memory for blocks of all files.
-const CACHE_BYTES: usize = 256 << 20;
-/// Memory for what is not yet in files, all column families together.
-const WRITE_BUFFER_BYTES: usize = 256 << 20;
-/// Log beyond which RocksDB writes its buffers out.
-const LOG_BYTES_MAX: u64 = 512 << 20;
+/// Log beyond which RocksDB writes its buffers out, as a multiple of these.
+const LOG_PER_WRITE_BUFFERS: u64 = 2;
 /// RocksDB's own diary, which is for its developers.
 const DIARY_FILES_KEPT: usize = 4;
 const DIARY_BYTES_MAX: usize = 4 << 20;
 /// Bits per key of the filters that spare reads of absent keys.
 const FILTER_BITS: f64 = 10.0;
 
+/// How a data directory is opened.
+#[derive(Clone, Copy)]
+pub struct OpenOptions<'a> {
+    /// Memory for what may be read or written again.
+    pub caches: Caches,
+    /// Whether somebody wants this to end. Asked between any two steps that take long; what is on the
+    /// disk is whole at each of them.
+    pub stopped: &'a (dyn Fn() -> bool + Sync),
+}
+
+impl Default for OpenOptions<'_> {
+    fn default() -> Self {
+        Self {
+            caches: Caches::default(),
+            stopped: &|| false,
+        }
+    }
+}
+
+impl OpenOptions<'_> {
+    /// Ends the opening when somebody wants that.
+    pub(super) fn go_on(&self) -> Result<(), StoreError> {
+        if (self.stopped)() {
+            return Err(StoreError::Stopped);
+        }
+        Ok(())
+    }
+}
+
 /// Opens the database, creating it in an empty or absent directory.
-pub(super) fn open_database(path: &Path) -> Result<DB, StoreError> {
+pub(super) fn open_database(path: &Path, options: &OpenOptions<'_>) -> Result<DB, StoreError> {
+    let caches = options.caches;
     let existing = match fs::exists(path.join("CURRENT")) {
         Ok(existing) => existing,
         Err(error) => return Err(io_error(path, &error)),
@@ -42,7 +69,7 @@ pub(super) fn open_database(path: &Path) -> Result<DB, StoreError> {
         refuse_remains(path)?;
         fs::create_dir_all(path).map_err(|error| io_error(path, &error))?;
     }
-    let cache = Cache::new_lru_cache(CACHE_BYTES);
+    let cache = Cache::new_lru_cache(caches.tables());
     let families = Family::ALL.map(|family| {
         let mut options = family_options(&cache);
         if family == Family::Transactions {
@@ -52,7 +79,10 @@ pub(super) fn open_database(path: &Path) -> Result<DB, StoreError> {
         }
         ColumnFamilyDescriptor::new(family.name(), options)
     });
-    DB::open_cf_descriptors(&database_options(existing), path, families)
+    // Every database has this one. Without options of its own it would get a cache of its own.
+    let unused = ColumnFamilyDescriptor::new("default", family_options(&cache));
+    let families = families.into_iter().chain([unused]);
+    DB::open_cf_descriptors(&database_options(existing, caches), path, families)
         .map_err(|error| StoreError::from_open(error.as_ref(), path, existing))
 }
 
@@ -87,15 +117,16 @@ pub(super) fn io_error(path: &Path, error: &io::Error) -> StoreError {
     }
 }
 
-fn database_options(existing: bool) -> Options {
+fn database_options(existing: bool, caches: Caches) -> Options {
     let mut options = Options::default();
     options.create_if_missing(!existing);
     // A crash in the middle of the creation leaves some of them missing.
     options.create_missing_column_families(true);
     options.set_paranoid_checks(true);
     options.set_max_open_files(FILES_OPEN_MAX);
-    options.set_db_write_buffer_size(WRITE_BUFFER_BYTES);
-    options.set_max_total_wal_size(LOG_BYTES_MAX);
+    let buffers = caches.write_buffers();
+    options.set_db_write_buffer_size(buffers);
+    options.set_max_total_wal_size(LOG_PER_WRITE_BUFFERS * buffers as u64);
     options.set_keep_log_file_num(DIARY_FILES_KEPT);
     options.set_max_log_file_size(DIARY_BYTES_MAX);
     // What a crash cut off at the very end was never promised to anybody; damage anywhere else

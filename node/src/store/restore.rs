@@ -20,7 +20,7 @@ use super::checkpoint::{Checkpoint, Piece};
 use super::entry::Entry;
 use super::keys::{self, Family, Position};
 use super::transactions::{Ids, Waiting};
-use super::{Current, Durable, Head, Recent, Store, StoreError, diff};
+use super::{Current, Durable, Head, OpenOptions, Recent, Store, StoreError, diff};
 
 /// A piece as it is on the disk.
 type Stored = (Position, Box<[u8]>);
@@ -33,7 +33,11 @@ const SCAN_READAHEAD_BYTES: usize = 2 << 20;
 
 impl Store {
     /// Checks that the head is whole, and makes memory's state the one that its header commits to.
-    pub(super) fn restore(&self, genesis: &Genesis) -> Result<(), StoreError> {
+    pub(super) fn restore(
+        &self,
+        genesis: &Genesis,
+        options: &OpenOptions<'_>,
+    ) -> Result<(), StoreError> {
         let head = self.latest().head()?;
         let root = if head.height == Height::ZERO {
             genesis_root(&genesis.state()?)
@@ -41,7 +45,7 @@ impl Store {
             self.verify_block(head)?
         };
         self.verify_nothing_above(head.height)?;
-        let (checkpoint, tree, long) = self.restore_state(head.height)?;
+        let (checkpoint, tree, long) = self.restore_state(head.height, options)?;
         if tree.root() != root {
             return Err(StoreError::corrupt(format!(
                 "the state at height {} has root {}, expected {root}",
@@ -49,8 +53,9 @@ impl Store {
                 tree.root()
             )));
         }
-        self.verify_long_records(&tree, long)?;
-        let waiting = self.restore_waiting(head.height)?;
+        self.verify_long_records(&tree, long, options)?;
+        let waiting = self.restore_waiting(head.height, options)?;
+        options.go_on()?;
         *self.writing.lock().expect("nobody else has it yet") = checkpoint;
         *self.current_mut() = Current {
             head,
@@ -116,8 +121,12 @@ impl Store {
     }
 
     /// The state after the head, whatever its root is, and how many long records it has.
-    fn restore_state(&self, head: Height) -> Result<(Checkpoint, Tree, usize), StoreError> {
-        let records = self.pieces()?;
+    fn restore_state(
+        &self,
+        head: Height,
+        options: &OpenOptions<'_>,
+    ) -> Result<(Checkpoint, Tree, usize), StoreError> {
+        let records = self.pieces(options)?;
         let undecodable = || StoreError::corrupt("a piece of the state does not decode");
         let bounds = records
             .iter()
@@ -134,15 +143,24 @@ impl Store {
         let checkpoint = Checkpoint::restore(bounds)?;
         let pieces: Vec<Piece> = records
             .par_iter()
-            .map(|(_, bytes)| Piece::decode(bytes).ok_or_else(undecodable))
+            .map(|(_, bytes)| {
+                options.go_on()?;
+                Piece::decode(bytes).ok_or_else(undecodable)
+            })
             .collect::<Result<_, _>>()?;
         drop(records);
         let heights: Vec<u64> = (checkpoint.oldest().next().get()..=head.get()).collect();
         let later: Vec<Vec<Later>> = heights
             .par_iter()
-            .map(|height| self.later(Height::new(*height), &checkpoint))
+            .map(|height| {
+                options.go_on()?;
+                self.later(Height::new(*height), &checkpoint)
+            })
             .collect::<Result<_, _>>()?;
-        let leaves = with_changes(checkpoint.leaves(pieces), last_of_each(later));
+        let later = last_of_each(later);
+        options.go_on()?;
+        let leaves = with_changes(checkpoint.leaves(pieces), later);
+        options.go_on()?;
         let refused = |error: TreeError| StoreError::corrupt(error.to_string());
         let is_long = |value: &LeafValue| matches!(value.lookup(), Lookup::Elsewhere(_));
         let long = leaves.iter().filter(|(_, value)| is_long(value)).count();
@@ -151,9 +169,10 @@ impl Store {
     }
 
     /// The pieces on the disk, by age.
-    fn pieces(&self) -> Result<Vec<Stored>, StoreError> {
+    fn pieces(&self, options: &OpenOptions<'_>) -> Result<Vec<Stored>, StoreError> {
         self.scan(Family::Checkpoint)
             .map(|entry| {
+                options.go_on()?;
                 let (key, bytes) = entry?;
                 let position = keys::parse_position(&key).ok_or_else(|| {
                     StoreError::corrupt("the key of a piece of the state has another length")
@@ -182,9 +201,15 @@ impl Store {
     }
 
     /// Checks that the long records are those that the tree names.
-    fn verify_long_records(&self, tree: &Tree, expected: usize) -> Result<(), StoreError> {
+    fn verify_long_records(
+        &self,
+        tree: &Tree,
+        expected: usize,
+        options: &OpenOptions<'_>,
+    ) -> Result<(), StoreError> {
         let mut found = 0_usize;
         for entry in self.scan(Family::State) {
+            options.go_on()?;
             let (key, bytes) = entry?;
             let key = keys::parse_hash(&key)
                 .ok_or_else(|| StoreError::corrupt("a key of the state has another length"))?;
@@ -204,7 +229,11 @@ impl Store {
     }
 
     /// The transactions of the blocks that are not indexed.
-    fn restore_waiting(&self, head: Height) -> Result<Waiting, StoreError> {
+    fn restore_waiting(
+        &self,
+        head: Height,
+        options: &OpenOptions<'_>,
+    ) -> Result<Waiting, StoreError> {
         let view = self.latest();
         let indexed = match view.get(Family::Transactions, keys::INDEXED_HEIGHT)? {
             Some(bytes) => keys::parse_height(&bytes).ok_or_else(|| {
@@ -219,6 +248,7 @@ impl Store {
         }
         let heights: Vec<u64> = (indexed.next().get()..=head.get()).collect();
         let waiting = heights.par_iter().map(|height| {
+            options.go_on()?;
             let height = Height::new(*height);
             let receipts = self.latest().receipts(height)?.ok_or_else(|| {
                 StoreError::corrupt(format!(

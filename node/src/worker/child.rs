@@ -129,11 +129,7 @@ impl Sandbox {
 /// # Errors
 /// When the limits cannot be set, the job cannot be read or the answer cannot be written.
 pub fn serve(cpu_seconds_max: u64) -> Result<()> {
-    set_parent_process_death_signal(Some(Signal::KILL)).context("parent death signal")?;
-    limit(Resource::As, CHILD_MEMORY_BYTES_MAX)?;
-    limit(Resource::Cpu, cpu_seconds_max)?;
-    limit(Resource::Core, 0)?;
-    limit(Resource::Fsize, 0)?;
+    let restricted = restrict(cpu_seconds_max);
     let mut bytes = Vec::new();
     let most = u64::try_from(JOB_BYTES_MAX)
         .unwrap_or(u64::MAX)
@@ -143,7 +139,8 @@ pub fn serve(cpu_seconds_max: u64) -> Result<()> {
         .read_to_end(&mut bytes)
         .context("no job came")?;
     let job: Job = codec::decode::<_, JOB_BYTES_MAX>(&bytes)?;
-    let answer = match compute(&job) {
+    // The parent, which reads nothing else of us, is told why there are no limits.
+    let answer = match restricted.and_then(|()| compute(&job)) {
         Ok((claim, output)) => Answer::Done { claim, output },
         Err(error) => Answer::Failed(format!("{error:#}")),
     };
@@ -152,12 +149,21 @@ pub fn serve(cpu_seconds_max: u64) -> Result<()> {
     stdout.flush().context("the answer cannot be written")
 }
 
+fn restrict(cpu_seconds_max: u64) -> Result<()> {
+    set_parent_process_death_signal(Some(Signal::KILL)).context("parent death signal")?;
+    limit(Resource::As, CHILD_MEMORY_BYTES_MAX)?;
+    limit(Resource::Cpu, cpu_seconds_max)?;
+    limit(Resource::Core, 0)?;
+    limit(Resource::Fsize, 0)
+}
+
 fn limit(resource: Resource, most: u64) -> Result<()> {
     let limit = Rlimit {
         current: Some(most),
         maximum: Some(most),
     };
-    setrlimit(resource, limit).with_context(|| format!("limit {resource:?}"))
+    setrlimit(resource, limit)
+        .with_context(|| format!("the limit {resource:?} cannot be set to {most}"))
 }
 
 /// Runs a job in this process.

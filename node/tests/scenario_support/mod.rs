@@ -16,6 +16,7 @@ use proofmill_chain::types::units::{Amount, Height};
 use proofmill_node::client::Client;
 use proofmill_node::dev_keys;
 use proofmill_node::devnet::Ready;
+use proofmill_node::exit::Exit;
 use proofmill_rpc::api::{Include, TaskState, TaskView};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -79,7 +80,13 @@ impl Said {
     /// Refused with exit status 1 and each of these words in one error line.
     #[track_caller]
     pub(crate) fn refused(self, words: &[&str]) {
-        assert_eq!(self.status.code(), Some(1), "{self:?}");
+        self.refused_as(Exit::Failure, words);
+    }
+
+    /// The same with another exit status.
+    #[track_caller]
+    pub(crate) fn refused_as(self, exit: Exit, words: &[&str]) {
+        assert_eq!(self.status.code(), Some(exit.code().into()), "{self:?}");
         let line = self.err.lines().last().unwrap_or_default();
         assert!(line.starts_with("error: "), "{self:?}");
         for word in words {

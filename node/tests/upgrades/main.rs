@@ -20,8 +20,9 @@ use proofmill_chain::upgrades::{KnownVersion, RELEASED};
 use proofmill_node::cli::Cli;
 use proofmill_node::client::{Options, Wallet};
 use proofmill_node::devnet::NodeReady;
+use proofmill_node::exit::Exit;
 use proofmill_node::store::Store;
-use proofmill_node::{dev_keys, genesis_file, keys, upgrades};
+use proofmill_node::{dev_keys, genesis_file, keys};
 use proofmill_rpc::api::BlockRef;
 use support::{Devnet, Node, PATIENCE, Process, agree_on, command, within};
 
@@ -268,7 +269,7 @@ impl Follower {
             let said = fs::read_to_string(&self.output).expect("its output");
             assert_eq!(
                 status.code(),
-                Some(i32::from(upgrades::EXIT_STATUS)),
+                Some(i32::from(Exit::Upgrade.code())),
                 "{said}"
             );
             let last = said.lines().last().unwrap_or_default();

@@ -345,7 +345,7 @@ pub(crate) fn why_without_result(view: &TaskView) -> Option<String> {
                     task.eligible_last
                 ),
                 ExpiryReason::NotCommitted => {
-                    "workers did not finish in time, nor did those drawn in their place: a smaller --gas-limit makes a lighter task".into()
+                    "the workers drawn gave no result in time, nor did those drawn in their place: they may be out of order, or the program needs longer than its --gas-limit allows for; order it again, and if it happens again, try a smaller input".into()
                 }
                 ExpiryReason::NotRevealed => "a worker did not reveal its result in time".into(),
                 ExpiryReason::ResultsDiffer => "the workers' results differ".into(),
