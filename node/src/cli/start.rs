@@ -44,6 +44,10 @@ pub struct Args {
 /// When the system's limits are too low, the configuration is refused, or the node fails.
 pub fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     let open_files = limits::raise_open_files()?;
+    let home = global.home()?;
+    let config = Config::load(&home, &args.config.overrides())?;
+    // Memory before threads, which reserve some.
+    limits::check_node_memory(config.memory.caches().total())?;
     limits::check_threads(limits::node_threads())?;
     // Heard from here on, whatever the process does.
     let stop = stop::requested(Rules {
@@ -52,9 +56,6 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         late: Exit::Late,
     })
     .context("cannot listen for signals")?;
-    let home = global.home()?;
-    let config = Config::load(&home, &args.config.overrides())?;
-    limits::check_node_memory(config.memory.caches().total())?;
     let log = home.logs().join(telemetry::FILE_NAME);
     let _guard = telemetry::init(&config.log, &log, args.log_stderr)?;
     tracing::info!(
