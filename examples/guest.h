@@ -1,5 +1,5 @@
 // What every guest program in this folder shares: types, the input buffer behind `alloc`, reading the
-// input with checks, writing little-endian output behind `out_ptr` and `out_len`, and the two functions
+// input with checks, writing little-endian output behind `out_ptr` and `out_len`, and the four functions
 // a C compiler may call without being asked. Freestanding, no imports. Include it once, define INPUT_MAX
 // and OUTPUT_MAX (bytes) before, and write `init` and `step`.
 //
@@ -31,6 +31,24 @@ void *memset(void *to, int byte, unsigned long count) {
     uint8_t *t = to;
     for (unsigned long i = 0; i < count; i++) t[i] = (uint8_t)byte;
     return to;
+}
+
+void *memmove(void *to, const void *from, unsigned long count) {
+    uint8_t *t = to;
+    const uint8_t *f = from;
+    if ((uintptr_t)t <= (uintptr_t)f)
+        for (unsigned long i = 0; i < count; i++) t[i] = f[i];
+    else
+        for (unsigned long i = count; i > 0; i--) t[i - 1] = f[i - 1];
+    return to;
+}
+
+int memcmp(const void *left, const void *right, unsigned long count) {
+    const uint8_t *l = left;
+    const uint8_t *r = right;
+    for (unsigned long i = 0; i < count; i++)
+        if (l[i] != r[i]) return l[i] < r[i] ? -1 : 1;
+    return 0;
 }
 
 static uint8_t input_buffer[INPUT_MAX] __attribute__((aligned(16)));

@@ -16,6 +16,7 @@ pub mod tx;
 pub mod version;
 pub mod worker;
 
+mod failure;
 mod interrupt;
 pub(crate) mod out;
 mod progress;
@@ -60,10 +61,7 @@ pub struct Cli {
 /// What every command takes.
 #[derive(Args, Clone, Debug)]
 pub struct Global {
-    /// The node to ask; `http://` and `/rpc` may be left out
-    #[arg(long, global = true, env = "PROOFMILL_RPC", default_value = RPC_DEFAULT, value_name = "URL")]
-    pub rpc: String,
-    /// Print one JSON object on standard output; progress goes to standard error
+    /// Print one JSON object on standard output, also for an error; progress goes to standard error
     #[arg(long, global = true)]
     pub json: bool,
     /// Where keys are kept [default: ~/.proofmill]
@@ -78,6 +76,14 @@ pub struct Global {
     /// The protocol versions that this program knows. No flag sets them.
     #[arg(skip = RELEASED)]
     pub known: &'static [KnownVersion],
+}
+
+/// What every command takes that asks a node.
+#[derive(Args, Clone, Debug)]
+pub struct NodeArgs {
+    /// The node to ask; `http://` and `/rpc` may be left out
+    #[arg(long, global = true, env = "PROOFMILL_RPC", default_value = RPC_DEFAULT, value_name = "URL")]
+    pub rpc: String,
 }
 
 impl Global {
@@ -138,37 +144,34 @@ impl Cli {
     #[must_use]
     pub fn execute(self) -> ExitCode {
         telemetry::tell_panics_in_a_line();
+        let global = self.global.clone();
         match self.run() {
             Ok(()) => ExitCode::SUCCESS,
             // Whoever reads our output has read enough of it.
             Err(error) if out::is_broken_pipe(&error) => ExitCode::SUCCESS,
             Err(error) => {
-                out::note(&format!("error: {}", with_causes(&error)));
+                failure::report(&error, &global);
                 Exit::of(&error).into()
             }
         }
     }
-}
 
-/// An error and its causes in one sentence; what has been said is not repeated.
-fn with_causes(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for cause in error.chain() {
-        let cause = cause.to_string();
-        if text.is_empty() {
-            text = cause;
-        } else if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
+    /// Parses the command line of this process and runs the command. A command line that cannot be
+    /// parsed exits with status 2; with `--json` its error is an object too.
+    #[must_use]
+    pub fn main() -> ExitCode {
+        match Self::try_parse() {
+            Ok(cli) => cli.execute(),
+            Err(error) => failure::usage(&error),
         }
     }
-    text
 }
 
 #[cfg(test)]
 mod tests {
     use clap::{CommandFactory, Parser};
 
-    use super::{Cli, RPC_DEFAULT, with_causes};
+    use super::{Cli, RPC_DEFAULT};
 
     /// Every command, with the words that lead to it.
     fn commands() -> Vec<(Vec<String>, clap::Command)> {
@@ -232,13 +235,5 @@ mod tests {
             }
         }
         assert!(examples >= 25, "{examples} examples");
-    }
-
-    #[test]
-    fn a_cause_is_told_once() {
-        let error = anyhow::anyhow!("disk full").context("cannot write: disk full");
-        assert_eq!(with_causes(&error), "cannot write: disk full");
-        let error = anyhow::anyhow!("disk full").context("cannot write");
-        assert_eq!(with_causes(&error), "cannot write: disk full");
     }
 }

@@ -22,10 +22,12 @@
 //! ```
 
 mod calls;
+mod delivery;
 mod wallet;
 
 pub use calls::Client;
-pub use wallet::{EXPIRES_IN, HALT_MAX, Options, RACES_MAX, Sent, Wallet, fee, spends};
+pub use delivery::{RESENDS_MAX, Sent};
+pub use wallet::{EXPIRES_IN, HALT_MAX, Options, RACES_MAX, Wallet, fee, spends};
 
 use std::time::{Duration, Instant};
 
@@ -81,6 +83,21 @@ pub enum Error {
         /// The last height that could include it.
         expires_at: Height,
     },
+    /// The answer to a transaction was lost and the node could not say afterwards whether it has
+    /// the transaction.
+    #[error(
+        "it is unknown whether transaction {transaction} was accepted: {cause}; `proofmill query tx \
+         {transaction}` tells. It can be included until block {expires_at}: sending a new transaction \
+         before that could pay twice"
+    )]
+    OutcomeUnknown {
+        /// The transaction.
+        transaction: Hash,
+        /// The last height that may include it.
+        expires_at: Height,
+        /// The last answer, or the lack of one.
+        cause: Box<Self>,
+    },
     /// The transaction is in a block, where it took its fee and had no other effect.
     #[error("transaction {transaction} failed in block {height}: {}", .failure.message)]
     Failed {
@@ -110,12 +127,25 @@ impl From<ClientError> for Error {
 }
 
 impl Error {
-    /// The error's name in the node's catalogue, as `TX_NONCE_GAP`; empty when it has none.
+    /// The error's name: as in the node's catalogue (`TX_NONCE_GAP`) when the node refused, else
+    /// one of this client's own (`CONNECT`, `INSUFFICIENT_BALANCE`, ...).
     #[must_use]
     pub fn name(&self) -> &str {
         match self {
             Self::Call(ClientError::Rpc(error)) => error.name(),
-            _ => "",
+            Self::Call(ClientError::Url { .. }) => "BAD_URL",
+            Self::Call(ClientError::Connect { .. }) => "CONNECT",
+            Self::Call(ClientError::Timeout { .. }) => "NO_ANSWER",
+            Self::Call(ClientError::Broken { .. }) => "CONNECTION_BROKEN",
+            Self::Call(ClientError::Http { .. }) => "HTTP_STATUS",
+            Self::Call(ClientError::Malformed { .. }) => "MALFORMED_ANSWER",
+            Self::Balance { .. } => "INSUFFICIENT_BALANCE",
+            Self::MaxFee { .. } => "MAX_FEE_TOO_LOW",
+            Self::FeeOverflow { .. } => "FEE_OVERFLOW",
+            Self::Expired { .. } => "TX_EXPIRED",
+            Self::OutcomeUnknown { .. } => "OUTCOME_UNKNOWN",
+            Self::Failed { .. } => "TX_FAILED",
+            Self::Halted { .. } => "CHAIN_HALTED",
         }
     }
 
@@ -133,13 +163,15 @@ impl Error {
         }
     }
 
-    /// Whether the same call may succeed in a moment: the node is away, starting or overloaded.
+    /// Whether the same call may succeed in a moment: the node is away, starting or overloaded, or
+    /// something between us and the node is.
     #[must_use]
     pub fn is_passing(&self) -> bool {
         match self {
             Self::Call(ClientError::Rpc(error)) => {
                 matches!(error.name(), "NOT_READY" | "OVERLOADED" | "TIMEOUT")
             }
+            Self::Call(ClientError::Http { status, .. }) => is_passing_status(*status),
             Self::Call(error) => matches!(
                 error,
                 ClientError::Connect { .. }
@@ -149,6 +181,27 @@ impl Error {
             _ => false,
         }
     }
+
+    /// Whether the node may have performed the call although it gave no usable answer.
+    #[must_use]
+    pub fn may_have_been_performed(&self) -> bool {
+        match self {
+            Self::Call(ClientError::Rpc(error)) => matches!(error.name(), "TIMEOUT"),
+            Self::Call(ClientError::Http { status, .. }) => is_passing_status(*status),
+            Self::Call(error) => matches!(
+                error,
+                ClientError::Timeout { .. }
+                    | ClientError::Broken { .. }
+                    | ClientError::Malformed { .. }
+            ),
+            _ => false,
+        }
+    }
+}
+
+/// Whether an HTTP status says nothing about the call itself: 408, 429 and every 5xx.
+const fn is_passing_status(status: u16) -> bool {
+    matches!(status, 408 | 429 | 500..=599)
 }
 
 /// What to do about an error, as the end of its sentence.
@@ -156,6 +209,9 @@ fn hint(error: &ClientError) -> &'static str {
     match error {
         ClientError::Connect { .. } => {
             "; is a devnet running? start one with `make devnet`, or name another node with --rpc"
+        }
+        ClientError::Http { status, .. } if is_passing_status(*status) => {
+            "; the node, or a proxy before it, is overloaded or starting: try again"
         }
         ClientError::Http { .. } | ClientError::Malformed { .. } => {
             "; is this a proofmill node of this version?"
@@ -174,7 +230,7 @@ fn hint(error: &ClientError) -> &'static str {
     }
 }
 
-/// Bears a node's absence while something is waited for, up to [`OUTAGE_MAX`] at a time.
+/// Tolerates a node's absence while waiting for something, for up to [`OUTAGE_MAX`] at a time.
 #[derive(Debug, Default)]
 pub struct Patience {
     since: Option<Instant>,

@@ -22,6 +22,8 @@ use serde::Deserialize;
 pub const FILE_NAME: &str = "task.json";
 /// Longest manifest, in bytes.
 pub const MANIFEST_BYTES_MAX: usize = 64 << 10;
+/// Some editors begin a text with it; RFC 8259 §8.1 lets a reader ignore it.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Most fields of an output, and most derived values.
 pub const FIELDS_MAX: usize = 256;
 
@@ -122,6 +124,17 @@ pub enum ManifestError {
         /// The nearest field, as the end of the sentence.
         suggestion: String,
     },
+    /// A file outside the manifest's folder.
+    #[error(
+        "{} is outside {}: a task publishes the files that it names; --allow-outside permits it",
+        .path.display(), .root.display()
+    )]
+    Outside {
+        /// Where the file really is.
+        path: PathBuf,
+        /// The manifest's folder.
+        root: PathBuf,
+    },
     /// A name twice.
     #[error("the name `{0}` stands twice among `output` and `derived`")]
     Twice(String),
@@ -174,12 +187,51 @@ impl Manifest {
         Ok((Self::parse(&bytes)?, folder))
     }
 
-    /// Reads a manifest.
+    /// The manifest with the paths of its files in `folder`. Links are followed: what counts is
+    /// where a file really is.
+    ///
+    /// # Errors
+    /// When a file lies outside the folder and `allow_outside` is not set: its contents would be
+    /// published.
+    pub fn in_folder(self, folder: &Path, allow_outside: bool) -> Result<Self, ManifestError> {
+        let place = |file: &Path| {
+            let path = folder.join(file);
+            if !allow_outside {
+                let io = |path: &Path, error| ManifestError::Io {
+                    path: path.to_owned(),
+                    error,
+                };
+                let folder = if folder.as_os_str().is_empty() {
+                    Path::new(".")
+                } else {
+                    folder
+                };
+                let root = fs::canonicalize(folder).map_err(|error| io(folder, error))?;
+                let real = fs::canonicalize(&path).map_err(|error| io(&path, error))?;
+                if !real.starts_with(&root) {
+                    return Err(ManifestError::Outside { path: real, root });
+                }
+            }
+            Ok(path)
+        };
+        Ok(Self {
+            program: place(&self.program)?,
+            input: self
+                .input
+                .iter()
+                .map(|file| place(file))
+                .collect::<Result<_, _>>()?,
+            ..self
+        })
+    }
+
+    /// Reads a manifest. A byte order mark before it is ignored.
     ///
     /// # Errors
     /// When it is not JSON, has a field too many, too few or of the wrong kind.
     pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
         let malformed = |error: serde_json::Error| ManifestError::Malformed(error.to_string());
+        let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
         let value: serde_json::Value = serde_json::from_slice(bytes).map_err(malformed)?;
         check_names("", &value, FIELDS)?;
         for (list, known) in [
@@ -191,8 +243,15 @@ impl Manifest {
                 check_names(&format!("{list}[{index}]."), item, known)?;
             }
         }
-        // From the text again: its errors tell line and column.
-        let manifest: Self = serde_json::from_slice(bytes).map_err(malformed)?;
+        // From the text again: its errors have line and column.
+        let mut text = serde_json::Deserializer::from_slice(bytes);
+        let manifest: Self = serde_path_to_error::deserialize(&mut text).map_err(|error| {
+            let path = error.path().to_string();
+            match path.as_str() {
+                "." => malformed(error.into_inner()),
+                _ => ManifestError::Malformed(format!("field `{path}`: {}", error.inner())),
+            }
+        })?;
         manifest.check()?;
         Ok(manifest)
     }
@@ -351,7 +410,13 @@ mod tests {
     fn what_is_missing_or_of_another_kind_is_named() {
         for (from, to, words) in [
             ("\"replicas\": 3,", "", "missing field `replicas`"),
+            ("\"100\"", "100", "field `gas_limit`"),
             ("\"100\"", "100", "expected a string"),
+            (
+                "\"wait_max\": 600",
+                "\"wait_max\": \"6\"",
+                "field `wait_max`",
+            ),
             ("\"100\"", "\"-100\"", "`-100` is not a decimal"),
             ("\"u32\"", "\"u16\"", "unknown variant `u16`"),
             ("\"replicas\": 3", "\"replicas\": 300", "300"),
@@ -393,6 +458,42 @@ mod tests {
             .expect_err("none")
             .to_string();
         assert!(text.contains("missing"), "{text}");
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_ignored() {
+        let marked = format!("\u{feff}{GOOD}");
+        assert!(Manifest::parse(marked.as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn files_outside_the_folder_are_refused_unless_allowed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let inside = folder.path().join("task");
+        std::fs::create_dir(&inside).expect("made");
+        for path in [
+            folder.path().join("secret"),
+            inside.join("p.wasm"),
+            inside.join("a"),
+        ] {
+            std::fs::write(path, "x").expect("written");
+        }
+        std::os::unix::fs::symlink("../secret", inside.join("link")).expect("linked");
+        let secret = folder.path().join("secret");
+        let read = |input: &str, allow| {
+            let text = GOOD.replace("\"a\", \"b\"", &format!("{input:?}"));
+            let manifest = Manifest::parse(text.as_bytes()).expect("good");
+            manifest.in_folder(&inside, allow)
+        };
+        assert!(read("a", false).is_ok());
+        for outside in ["../secret", "link", secret.to_str().expect("a name")] {
+            let refused = read(outside, false).expect_err(outside);
+            assert!(
+                matches!(refused, ManifestError::Outside { .. }),
+                "{outside}"
+            );
+            assert!(read(outside, true).is_ok(), "{outside}");
+        }
     }
 
     #[test]

@@ -209,7 +209,7 @@ fn a_task_without_workers_says_why_it_waits_and_expires_with_its_escrow_back() {
             .then_some(shown)
     });
     for words in [
-        "3 eligible workers are needed, the last draw found 0",
+        "3 eligible workers are needed, no draw has found one yet",
         "0 workers are registered, 0 of them eligible",
         "expires after block",
     ] {

@@ -127,6 +127,16 @@ struct Response<'a> {
     error: Option<RpcError>,
 }
 
+/// The address with `http://` before it when it names no scheme, as people type `127.0.0.1:26650`.
+#[must_use]
+pub fn with_scheme(url: &str) -> String {
+    if url.contains("://") {
+        url.to_owned()
+    } else {
+        format!("http://{url}")
+    }
+}
+
 /// A client of one node. Connections are kept and used again.
 #[derive(Debug)]
 pub struct Client {
@@ -200,6 +210,12 @@ impl Client {
         let (status, body) = self.exchange(&request)?;
         let response: Response<'_> = match serde_json::from_slice(&body) {
             Ok(response) => response,
+            Err(error) if status == 200 && error.is_eof() => {
+                return Err(ClientError::Broken {
+                    url: self.url.clone(),
+                    reason: format!("the answer ends after {} bytes", body.len()),
+                });
+            }
             Err(error) if status == 200 => return Err(malformed(error.to_string())),
             Err(_) => return Err(self.http(status, &body)),
         };

@@ -4,6 +4,7 @@
 //! return the error, and the command ends quietly.
 
 use std::io::{self, Write};
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
 
@@ -24,6 +25,19 @@ pub(crate) fn text(text: &str) -> anyhow::Result<()> {
 /// When standard output cannot be written.
 pub(crate) fn json<T: Serialize + ?Sized>(value: &T) -> anyhow::Result<()> {
     text(&serde_json::to_string_pretty(value)?)
+}
+
+/// A block's time for people: UTC, with milliseconds, and the number itself.
+pub(crate) fn time(time_ms: u64) -> String {
+    let utc = UNIX_EPOCH
+        .checked_add(Duration::from_millis(time_ms))
+        // The year 9999 is the last that RFC 3339 can express.
+        .filter(|_| time_ms < 253_402_300_800_000)
+        .map(|time| humantime::format_rfc3339_millis(time).to_string());
+    match utc {
+        Some(utc) => format!("{utc} ({time_ms} ms since 1970)"),
+        None => format!("{time_ms} ms since 1970"),
+    }
 }
 
 /// Prints a line for people to standard error.
@@ -78,7 +92,16 @@ fn width(text: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_broken_pipe, pairs, table};
+    use super::{is_broken_pipe, pairs, table, time};
+
+    #[test]
+    fn a_time_is_shown_in_utc_as_long_as_it_has_a_date() {
+        assert_eq!(
+            time(1_764_331_200_123),
+            "2025-11-28T12:00:00.123Z (1764331200123 ms since 1970)"
+        );
+        assert_eq!(time(u64::MAX), format!("{} ms since 1970", u64::MAX));
+    }
 
     #[test]
     fn columns_stand_below_each_other() {

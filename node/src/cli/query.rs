@@ -2,19 +2,19 @@
 
 use std::str::FromStr;
 
-use anyhow::bail;
 use clap::Subcommand;
 use proofmill_chain::types::hash::Hash;
 use proofmill_chain::types::units::Height;
 use proofmill_rpc::api::{
-    BlockRef, BlockSummary, BlockTransaction, BlockView, LIST_MAX, ReceiptResult, ReceiptView,
-    TransactionStatus, TransactionView, WorkerView,
+    BlockRef, BlockSummary, BlockTransaction, BlockView, ReceiptResult, ReceiptView,
+    TransactionStatus, TransactionView,
 };
 use serde_json::json;
 
 use crate::cli::amount::both;
+use crate::cli::failure::{NOT_FOUND, Named};
 use crate::cli::session::Session;
-use crate::cli::{Global, out};
+use crate::cli::{Global, NodeArgs, out};
 
 /// Look at the chain
 #[derive(Debug, clap::Args)]
@@ -27,6 +27,9 @@ pub struct Args {
     /// What to look at.
     #[command(subcommand)]
     pub command: QueryCommand,
+    /// The node.
+    #[command(flatten)]
+    pub node: NodeArgs,
 }
 
 /// What to look at.
@@ -97,7 +100,7 @@ fn parse_block(text: &str) -> Result<BlockRef, String> {
 /// # Errors
 /// When the node cannot be asked or has no such thing.
 pub fn run(args: Args, global: &Global) -> anyhow::Result<()> {
-    let session = Session::open(global)?;
+    let session = Session::open(&args.node, global)?;
     let json = global.json;
     match args.command {
         QueryCommand::Head => {
@@ -147,7 +150,7 @@ fn summary(session: &Session, block: &BlockSummary) -> Vec<(&'static str, String
         ("height", block.height.to_string()),
         ("hash", block.hash.to_string()),
         ("parent", block.parent.to_string()),
-        ("time", format!("{} ms since 1970", block.time_ms)),
+        ("time", out::time(block.time_ms)),
         ("proposer", session.name_of(&block.proposer)),
         ("round", block.round.to_string()),
         ("state root", block.state_root.to_string()),
@@ -240,17 +243,7 @@ fn validators(session: &Session, json: bool) -> anyhow::Result<()> {
 }
 
 fn workers(session: &Session, json: bool) -> anyhow::Result<()> {
-    let mut workers: Vec<WorkerView> = Vec::new();
-    let mut before = None;
-    loop {
-        let page = session.client.workers(LIST_MAX, before)?;
-        workers.extend(page.workers);
-        match page.next {
-            // The order descends: a node that repeats itself is not asked for ever.
-            Some(next) if before.is_none_or(|before| next < before) => before = Some(next),
-            _ => break,
-        }
-    }
+    let workers = session.client.all_workers()?;
     if json {
         return out::json(&json!({ "workers": workers }));
     }
@@ -295,11 +288,15 @@ fn transaction_of(session: &Session, id: &Hash, json: bool) -> anyhow::Result<()
         TransactionStatus::Included => Some(session.client.receipt(id)?),
         TransactionStatus::Pending | TransactionStatus::Unknown => None,
     };
+    if view.status == TransactionStatus::Unknown {
+        return Err(Named::new(
+            NOT_FOUND,
+            format!("the node knows no transaction {id}: it never came, or it expired"),
+        )
+        .into());
+    }
     if json {
         return out::json(&json!({ "transaction": view, "receipt": receipt }));
-    }
-    if view.status == TransactionStatus::Unknown {
-        bail!("the node knows no transaction {id}: it never came, or it expired");
     }
     out::text(&transaction_text(session, &view, receipt.as_ref()))
 }

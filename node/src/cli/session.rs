@@ -8,10 +8,11 @@ use anyhow::{Context, bail};
 use proofmill_chain::crypto::sign::SecretKey;
 use proofmill_chain::types::genesis::DEVNET_PREFIX;
 use proofmill_chain::types::hash::AccountId;
+use proofmill_chain::types::transaction::Action;
 use proofmill_rpc::api::NodeInfo;
 
-use crate::cli::Global;
-use crate::client::{Client, Wallet};
+use crate::cli::{Global, NodeArgs, out};
+use crate::client::{Client, Error, Options, Sent, Wallet};
 use crate::dev_keys;
 use crate::home::Home;
 use crate::keys::{self, KeyFileError};
@@ -31,8 +32,8 @@ pub(crate) struct Session {
 
 impl Session {
     /// Asks the node what it is.
-    pub(crate) fn open(global: &Global) -> anyhow::Result<Self> {
-        let client = Client::new(&global.rpc)?;
+    pub(crate) fn open(node: &NodeArgs, global: &Global) -> anyhow::Result<Self> {
+        let client = Client::new(&node.rpc)?;
         let info = client.node_info()?;
         Ok(Self {
             client,
@@ -80,6 +81,23 @@ impl Session {
         ))
     }
 
+    /// Sends a transaction, and prints its id on standard error before any byte of it leaves.
+    pub(crate) fn send(
+        &self,
+        wallet: &Wallet,
+        action: &Action,
+        options: &Options,
+    ) -> Result<Sent, Error> {
+        wallet.send_announced(action, options, &mut |sent| {
+            out::note(&format!(
+                "sending {} {}, valid until block {}",
+                action.name(),
+                sent.transaction,
+                sent.expires_at
+            ));
+        })
+    }
+
     /// An account, given as such or as the name of a key.
     pub(crate) fn account(&self, text: &str) -> anyhow::Result<AccountId> {
         if text.starts_with("mill1") {
@@ -101,28 +119,48 @@ impl Session {
     }
 
     fn names(&self) -> BTreeMap<AccountId, String> {
-        let mut names = BTreeMap::new();
-        if self.is_devnet() {
-            type Role = (&'static str, fn(u32) -> SecretKey);
-            let roles: [Role; 4] = [
-                ("worker", dev_keys::worker),
-                ("operator", dev_keys::operator),
-                ("validator", dev_keys::validator),
-                ("reward", dev_keys::reward),
-            ];
-            for (role, key) in roles {
-                names.extend((0..NAMED).map(|i| (key(i).public(), format!("{role}{i}"))));
-            }
-            names.extend(dev_keys::accounts().map(|(name, key)| (key.public(), name)));
-        }
-        // A key that cannot be read has no name; the command that needs it says why.
-        for name in key_names(&self.home).unwrap_or_default() {
-            if let Ok(Some(key)) = key_file(&self.home, &name) {
-                names.insert(key.public(), name);
-            }
-        }
+        let mut names = if self.is_devnet() {
+            development_names()
+        } else {
+            BTreeMap::new()
+        };
+        names.extend(key_file_names(&self.home));
         names
     }
+}
+
+/// The names of all accounts whose keys are known here, whatever chain is asked.
+pub(crate) fn names_at_hand(home: &Home) -> BTreeMap<AccountId, String> {
+    let mut names = development_names();
+    names.extend(key_file_names(home));
+    names
+}
+
+fn development_names() -> BTreeMap<AccountId, String> {
+    type Role = (&'static str, fn(u32) -> SecretKey);
+    let roles: [Role; 4] = [
+        ("worker", dev_keys::worker),
+        ("operator", dev_keys::operator),
+        ("validator", dev_keys::validator),
+        ("reward", dev_keys::reward),
+    ];
+    let mut names = BTreeMap::new();
+    for (role, key) in roles {
+        names.extend((0..NAMED).map(|i| (key(i).public(), format!("{role}{i}"))));
+    }
+    names.extend(dev_keys::accounts().map(|(name, key)| (key.public(), name)));
+    names
+}
+
+fn key_file_names(home: &Home) -> BTreeMap<AccountId, String> {
+    let mut names = BTreeMap::new();
+    // A key that cannot be read has no name; the command that needs it says why.
+    for name in key_names(home).unwrap_or_default() {
+        if let Ok(Some(key)) = key_file(home, &name) {
+            names.insert(key.public(), name);
+        }
+    }
+    names
 }
 
 /// Whether a chain of this CAIP-2 name may use the development keys.

@@ -1,5 +1,6 @@
 //! `proofmill task`: ordering computations, following them, fetching results.
 
+mod eligibility;
 mod order;
 mod report;
 mod show;
@@ -12,9 +13,9 @@ use clap::Subcommand;
 use proofmill_chain::types::hash::Hash;
 use proofmill_rpc::api::TaskState;
 
-use crate::cli::Global;
 use crate::cli::sending::Sending;
 use crate::cli::session::Session;
+use crate::cli::{Global, NodeArgs};
 
 /// Order computations, follow them and fetch their results
 #[derive(Debug, clap::Args)]
@@ -27,6 +28,9 @@ pub struct Args {
     /// What to do.
     #[command(subcommand)]
     pub command: TaskCommand,
+    /// The node.
+    #[command(flatten)]
+    pub node: NodeArgs,
 }
 
 /// What to do with tasks.
@@ -132,30 +136,38 @@ fn parse_state(text: &str) -> Result<TaskState, String> {
 pub fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     let json = global.json;
     match args.command {
-        TaskCommand::Submit(args) => submit::run(&args, global),
+        TaskCommand::Submit(order) => submit::run(&order, &args.node, global),
         TaskCommand::Watch { task, result } => {
             let manifest = report::manifest_of(&result)?;
-            let session = Session::open(global)?;
+            report::prepare(result.out.as_deref())?;
+            let session = Session::open(&args.node, global)?;
             let over = watch::Follow::start(&task).until_over(&session, &task)?;
             let report = report::Report::of(&session, over, manifest.as_ref())?;
             report.finish(&session, result.out.as_deref(), json)
         }
         TaskCommand::Result { task, result } => {
             let manifest = report::manifest_of(&result)?;
-            let session = Session::open(global)?;
+            report::prepare(result.out.as_deref())?;
+            let session = Session::open(&args.node, global)?;
             let over = report::over(&session, &task)?;
             let report = report::Report::of(&session, over, manifest.as_ref())?;
             report.finish(&session, result.out.as_deref(), json)
         }
-        TaskCommand::Show { task } => show::show(&Session::open(global)?, &task, json),
+        TaskCommand::Show { task } => show::show(&Session::open(&args.node, global)?, &task, json),
         TaskCommand::List { state, mine, limit } => {
-            let session = Session::open(global)?;
+            let session = Session::open(&args.node, global)?;
             show::list(&session, state, mine.as_deref(), limit, json)
         }
         TaskCommand::Cancel {
             task,
             from,
             sending,
-        } => submit::cancel(&Session::open(global)?, task, &from, &sending, json),
+        } => submit::cancel(
+            &Session::open(&args.node, global)?,
+            task,
+            &from,
+            &sending,
+            json,
+        ),
     }
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::cli::amount::{self, both};
 use crate::cli::sending::Sending;
 use crate::cli::session::Session;
-use crate::cli::{Global, out};
+use crate::cli::{Global, NodeArgs, out};
 use crate::client::{Options, Wallet};
 use crate::dev_keys;
 
@@ -24,6 +24,9 @@ pub struct Args {
     /// What to do.
     #[command(subcommand)]
     pub command: TxCommand,
+    /// The node.
+    #[command(flatten)]
+    pub node: NodeArgs,
 }
 
 /// What to send.
@@ -75,7 +78,7 @@ pub struct Send {
 /// # Errors
 /// With a message for people.
 pub fn run(args: Args, global: &Global) -> anyhow::Result<()> {
-    let session = Session::open(global)?;
+    let session = Session::open(&args.node, global)?;
     match args.command {
         TxCommand::Send(send) => {
             let wallet = session.wallet(&send.from)?;
@@ -117,7 +120,7 @@ fn transfer(
     if amount == Amount::ZERO {
         bail!("an amount of nothing: a transfer moves at least one grain");
     }
-    let sent = wallet.send(&Action::Transfer { to, amount }, options)?;
+    let sent = session.send(wallet, &Action::Transfer { to, amount }, options)?;
     let transaction = sent.transaction;
     let mut lines = vec![
         ("transaction", transaction.to_string()),

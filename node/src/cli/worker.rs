@@ -16,7 +16,7 @@ use serde_json::json;
 use crate::cli::amount::{self, both};
 use crate::cli::sending::Sending;
 use crate::cli::session::Session;
-use crate::cli::{Global, out};
+use crate::cli::{Global, NodeArgs, out};
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::home::write_atomically;
@@ -40,6 +40,9 @@ pub struct Args {
     /// What to do.
     #[command(subcommand)]
     pub command: WorkerCommand,
+    /// The node.
+    #[command(flatten)]
+    pub node: NodeArgs,
 }
 
 /// What to do with a worker.
@@ -172,8 +175,9 @@ pub struct Update {
 /// # Errors
 /// With a message for people.
 pub fn run(args: Args, global: &Global) -> Result<()> {
+    let node = &args.node;
     match args.command {
-        WorkerCommand::Register(register) => self::register(&register, global),
+        WorkerCommand::Register(register) => self::register(&register, node, global),
         WorkerCommand::Update(update) => {
             let worker = worker_id(global)?;
             let action = Action::UpdateWorker {
@@ -181,18 +185,31 @@ pub fn run(args: Args, global: &Global) -> Result<()> {
                 terms: update.offer.terms(!update.inactive),
                 add_collateral: update.add_collateral,
             };
-            order(&update.operator, &action, worker, &update.sending, global)
+            let session = Session::open(node, global)?;
+            order(
+                &session,
+                &update.operator,
+                &action,
+                worker,
+                &update.sending,
+                global,
+            )
         }
         WorkerCommand::Retire { operator, sending } => {
             let worker = worker_id(global)?;
             let action = Action::RetireWorker { worker };
-            order(&operator, &action, worker, &sending, global)
+            let session = Session::open(node, global)?;
+            order(&session, &operator, &action, worker, &sending, global)
         }
         WorkerCommand::Run {
             nodes,
             ready_file,
             exit_with_parent,
-        } => work(nodes, ready_file, exit_with_parent, global),
+        } => {
+            let mut urls = vec![node.rpc.clone()];
+            urls.extend(nodes);
+            work(urls, ready_file, exit_with_parent, global)
+        }
         WorkerCommand::Compute => child::serve(CPU_SECONDS_MAX),
     }
 }
@@ -204,7 +221,7 @@ fn worker_id(global: &Global) -> Result<AccountId> {
         .public())
 }
 
-fn register(args: &Register, global: &Global) -> Result<()> {
+fn register(args: &Register, node: &NodeArgs, global: &Global) -> Result<()> {
     // Before money is put up for a host that cannot compute.
     self_test::run(&sandbox()?)?;
     let home = global.home()?;
@@ -216,7 +233,7 @@ fn register(args: &Register, global: &Global) -> Result<()> {
         keys::write_new(&path, &key)?;
         key
     };
-    let session = Session::open(global)?;
+    let session = Session::open(node, global)?;
     let operator = session.key(&args.operator)?.public();
     let worker = key.public();
     let genesis = session.info.genesis_hash;
@@ -226,20 +243,27 @@ fn register(args: &Register, global: &Global) -> Result<()> {
         collateral: args.collateral,
         consent: key.sign(&worker_consent_bytes(&genesis, &operator, &worker)),
     };
-    order(&args.operator, &action, worker, &args.sending, global)
+    order(
+        &session,
+        &args.operator,
+        &action,
+        worker,
+        &args.sending,
+        global,
+    )
 }
 
 /// Sends an operator's transaction and shows what became of the worker.
 fn order(
+    session: &Session,
     operator: &str,
     action: &Action,
     worker: AccountId,
     sending: &Sending,
     global: &Global,
 ) -> Result<()> {
-    let session = Session::open(global)?;
     let wallet = session.wallet(operator)?;
-    let sent = wallet.send(action, &sending.options(&session)?)?;
+    let sent = session.send(&wallet, action, &sending.options(session)?)?;
     let receipt = session.client.wait_applied(&sent)?;
     let found = session.client.worker(&worker)?;
     if global.json {
@@ -268,7 +292,7 @@ fn order(
 }
 
 fn work(
-    more: Vec<String>,
+    nodes: Vec<String>,
     ready_file: Option<PathBuf>,
     exit_with_parent: bool,
     global: &Global,
@@ -282,8 +306,6 @@ fn work(
         false,
     )?;
     let id = key.public();
-    let mut nodes = vec![global.rpc.clone()];
-    nodes.extend(more);
     let config = WorkerConfig {
         key,
         nodes,

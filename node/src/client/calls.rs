@@ -13,7 +13,7 @@ use proofmill_rpc::api::{
     NodeHealth, NodeInfo, ReceiptView, TaskFilter, TaskPage, TaskResult, TaskView, TransactionSent,
     TransactionView, ValidatorsView, WorkerPage, WorkerView,
 };
-use proofmill_rpc::client::{CALL_TIMEOUT, Client as Caller};
+use proofmill_rpc::client::{CALL_TIMEOUT, Client as Caller, with_scheme};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -31,12 +31,10 @@ impl Client {
     /// # Errors
     /// When `url` is not an address. Nothing is sent.
     pub fn new(url: &str) -> Result<Self, Error> {
-        let url = if url.contains("://") {
-            url.to_owned()
-        } else {
-            format!("http://{url}")
-        };
-        Ok(Self(Arc::new(Caller::new(&url, CALL_TIMEOUT)?)))
+        Ok(Self(Arc::new(Caller::new(
+            &with_scheme(url),
+            CALL_TIMEOUT,
+        )?)))
     }
 
     /// The node's address.
@@ -162,17 +160,25 @@ impl Client {
         self.call("worker_list", &params)
     }
 
-    /// One worker, `None` when it is not registered.
-    pub fn worker(&self, id: &AccountId) -> Result<Option<WorkerView>, Error> {
+    /// All registered workers, by descending key.
+    pub fn all_workers(&self) -> Result<Vec<WorkerView>, Error> {
+        let mut workers: Vec<WorkerView> = Vec::new();
         let mut before = None;
         loop {
             let page = self.workers(LIST_MAX, before)?;
-            let found = page.workers.into_iter().find(|view| view.worker.id == *id);
-            if found.is_some() || page.next.is_none() {
-                return Ok(found);
+            workers.extend(page.workers);
+            match page.next {
+                // The order descends: a node that repeats itself is not asked for ever.
+                Some(next) if before.is_none_or(|before| next < before) => before = Some(next),
+                _ => return Ok(workers),
             }
-            before = page.next;
         }
+    }
+
+    /// One worker, `None` when it is not registered.
+    pub fn worker(&self, id: &AccountId) -> Result<Option<WorkerView>, Error> {
+        let workers = self.all_workers()?;
+        Ok(workers.into_iter().find(|view| view.worker.id == *id))
     }
 
     /// The validators that decide a height, or the next one.

@@ -11,7 +11,7 @@ use proofmill_chain::types::transaction::{Action, SignedTransaction, Transaction
 use proofmill_chain::types::units::{Amount, Height};
 use proofmill_rpc::api::{BlockSummary, ReceiptResult, ReceiptView};
 
-use crate::client::{Client, Error, LOOK_EVERY, Patience};
+use crate::client::{Client, Error, LOOK_EVERY, Patience, Sent};
 
 /// Blocks in which a transaction may be included, unless told.
 pub const EXPIRES_IN: u64 = 100;
@@ -42,17 +42,6 @@ impl Default for Options {
             sponsor: None,
         }
     }
-}
-
-/// A transaction that a node took.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sent {
-    /// Its id.
-    pub transaction: Hash,
-    /// The last height that may include it.
-    pub expires_at: Height,
-    /// The most it costs in fee and tip.
-    pub max_fee: Amount,
 }
 
 /// A key on a chain.
@@ -158,14 +147,32 @@ impl Wallet {
     /// account took its nonce meanwhile, up to [`RACES_MAX`] times.
     ///
     /// # Errors
-    /// As [`Wallet::build`], and when the node refuses the transaction.
+    /// As [`Wallet::build`], when the node refuses the transaction, and
+    /// [`Error::OutcomeUnknown`].
     pub fn send(&self, action: &Action, options: &Options) -> Result<Sent, Error> {
+        self.send_announced(action, options, &mut |_| {})
+    }
+
+    /// As [`Wallet::send`]; calls `announce` before any byte of a transaction leaves, so that its
+    /// id is known whatever happens to the answer.
+    ///
+    /// # Errors
+    /// As [`Wallet::send`].
+    pub fn send_announced(
+        &self,
+        action: &Action,
+        options: &Options,
+        announce: &mut dyn FnMut(&Sent),
+    ) -> Result<Sent, Error> {
         let mut races = 0;
         loop {
             let signed = self.build(action, options)?;
-            match self.submit(&signed) {
+            let sent = Sent::of(&signed, &self.genesis_hash);
+            announce(&sent);
+            match self.client.deliver(&signed, &sent) {
+                Ok(()) => return Ok(sent),
                 Err(error) if races < RACES_MAX && self.has_raced(&error, &signed)? => races += 1,
-                answer => return answer,
+                Err(error) => return Err(error),
             }
         }
     }
@@ -224,19 +231,6 @@ impl Wallet {
             .sponsor
             .as_ref()
             .map(|sponsor| sponsor.sign(&transaction.sponsor_sign_bytes(&self.genesis_hash)));
-    }
-
-    fn submit(&self, signed: &SignedTransaction) -> Result<Sent, Error> {
-        let answer = match self.client.send_transaction(signed) {
-            // Whether it was taken is unknown; sending the same bytes again is harmless.
-            Err(error) if error.is_passing() => self.client.send_transaction(signed)?,
-            answer => answer?,
-        };
-        Ok(Sent {
-            transaction: answer.transaction,
-            expires_at: signed.transaction.expires_at,
-            max_fee: signed.transaction.max_fee,
-        })
     }
 
     /// Whether a refusal came because the nonce was no longer the account's next one.

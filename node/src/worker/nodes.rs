@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use proofmill_rpc::client::{Client, ClientError};
+use proofmill_rpc::client::{Client, ClientError, with_scheme};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -29,7 +29,7 @@ impl Nodes {
         }
         let clients = urls
             .iter()
-            .map(|url| Client::new(url, CALL_TIMEOUT))
+            .map(|url| Client::new(&with_scheme(url), CALL_TIMEOUT))
             .collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             clients,

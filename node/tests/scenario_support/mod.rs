@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test takes the parts that it needs")]
 
 pub(crate) mod homes;
+pub(crate) mod proxy;
 pub(crate) mod raw;
 
 use std::fs::{self, File};
@@ -266,7 +267,8 @@ impl Devnet {
     /// Orders a task; gives its id and the fees paid.
     #[track_caller]
     pub(crate) fn submit(&self, words: &[&str]) -> (Hash, Amount) {
-        let mut all = vec!["task", "submit", "--json"];
+        // A test may order what its network cannot serve yet.
+        let mut all = vec!["task", "submit", "--json", "--wait-for-workers"];
         all.extend(words);
         let said = self.ask(&all).json();
         let text = |name: &str| said[name].as_str().expect("a text").to_owned();

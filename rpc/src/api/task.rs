@@ -209,10 +209,17 @@ fn waiting(task: &Task, context: &TaskContext) -> Option<Waiting> {
             WaitingFor::Workers,
             task.eligible_last,
             need,
-            format!(
-                "{need} eligible workers are needed, the last draw found {}; it expires after block {}",
-                task.eligible_last, task.wait_until
-            ),
+            match task.eligible_last {
+                // Also before the first draw is tried: the chain does not count vain draws.
+                0 => format!(
+                    "{need} eligible workers are needed, no draw has found one yet; it expires after block {}",
+                    task.wait_until
+                ),
+                found => format!(
+                    "{need} eligible workers are needed, the last draw found {found}; it expires after block {}",
+                    task.wait_until
+                ),
+            },
         ),
         Phase::Committing { .. } if seated < need => (
             WaitingFor::Workers,

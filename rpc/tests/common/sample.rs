@@ -22,39 +22,11 @@ pub(crate) fn hash(text: &str) -> Hash {
     Hash::of("example/", &[text.as_bytes()])
 }
 
+/// The parameters of the devnet, so that the documentation shows what its reader sees.
 pub(crate) fn params() -> Params {
-    Params {
-        machine_version: MachineVersion::new(1),
-        block_bytes_max: 4 << 20,
-        block_transactions_max: 20_000,
-        block_attestations_max: 1_000,
-        block_program_bytes_max: 2 << 20,
-        base_fee: Amount::new(8),
-        assign_delay: 2,
-        seats_per_block_max: 100,
-        timeouts_per_block_max: 100,
-        commit_window_blocks: 20,
-        commit_window_ms: 10_000,
-        commit_gas_per_ms: 100_000,
-        reveal_window_blocks: 10,
-        reveal_window_ms: 5_000,
-        redraws_max: 2,
-        block_ms_max: 2_000,
-        wait_max: 1_000,
-        worker_activation_blocks: 2,
-        worker_collateral_min: Amount::new(1_000_000_000),
-        seat_bond_min: Amount::new(1_000_000),
-        workers_max: 1_000,
-        tasks_live_max: 1_000,
-        replicas_max: 7,
-        task_gas_max: Gas::new(10_000_000_000),
-        task_memory_pages_max: 1_024,
-        task_steps_max: 1_000_000,
-        step_gas_max: Gas::new(100_000_000),
-        share_workers: 8_800,
-        share_audits: 500,
-        share_validators: 400,
-    }
+    let genesis = include_str!("../../../genesis.json");
+    let genesis: serde_json::Value = serde_json::from_str(genesis).expect("genesis.json is JSON");
+    serde_json::from_value(genesis["params"].clone()).expect("genesis.json has parameters")
 }
 
 pub(crate) fn signed(genesis: &Hash, nonce: u64, grain: u64) -> SignedTransaction {

@@ -49,6 +49,9 @@ pub struct OrderArgs {
     /// A tag that every worker must have; repeat it for more
     #[arg(long, value_name = "TAG")]
     pub tag: Vec<String>,
+    /// Let task.json name files outside its folder: everything named is published
+    #[arg(long)]
+    pub allow_outside: bool,
     /// Accepted results that every worker must have behind it
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub min_reputation: u32,
@@ -69,15 +72,7 @@ impl Order {
                 let loaded = Manifest::load(path);
                 let (manifest, folder) =
                     loaded.with_context(|| format!("the manifest of {}", path.display()))?;
-                Manifest {
-                    program: folder.join(manifest.program),
-                    input: manifest
-                        .input
-                        .iter()
-                        .map(|file| folder.join(file))
-                        .collect(),
-                    ..manifest
-                }
+                manifest.in_folder(&folder, args.allow_outside)?
             }
             (None, Some(program)) => bare(program.clone(), args.input.clone()),
             (None, None) => bail!("name a folder with task.json, or a program with --program"),

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use proofmill_chain::types::hash::Hash;
 use proofmill_chain::types::task::{ExpiryReason, Phase, ResultStatus};
 use proofmill_chain::types::units::Amount;
@@ -12,10 +12,14 @@ use proofmill_rpc::api::{Include, Payment, ReceiptView, Role, TaskResult, TaskVi
 use serde_json::{Value, json};
 
 use crate::cli::amount::both;
+use crate::cli::failure::{NO_RESULT, Named};
 use crate::cli::out;
 use crate::cli::session::Session;
-use crate::cli::task::ResultArgs;
+use crate::cli::task::{ResultArgs, eligibility};
 use crate::manifest::{Answer, Manifest};
+
+/// The files that are left in a result's folder.
+const FILES: [&str; 3] = ["output.bin", "result.json", "result.txt"];
 
 /// The manifest that reads a result, when one was named.
 pub(crate) fn manifest_of(args: &ResultArgs) -> anyhow::Result<Option<Manifest>> {
@@ -29,6 +33,25 @@ pub(crate) fn manifest_of(args: &ResultArgs) -> anyhow::Result<Option<Manifest>>
         .map(load)
         .transpose()?
         .map(|(manifest, _)| manifest))
+}
+
+/// Makes the folder for a result and checks that files can be written there, before anything is
+/// paid for or waited for.
+pub(crate) fn prepare(folder: Option<&Path>) -> anyhow::Result<()> {
+    let Some(folder) = folder else { return Ok(()) };
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    for name in FILES {
+        let path = folder.join(name);
+        if path.exists() {
+            fs::OpenOptions::new()
+                .write(true)
+                .open(&path)
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
+    }
+    tempfile::tempfile_in(folder)
+        .with_context(|| format!("cannot write to {}", folder.display()))?;
+    Ok(())
 }
 
 /// The task, which must be over.
@@ -54,6 +77,8 @@ pub(crate) struct Report {
     receipt: ReceiptView,
     fees: Amount,
     elapsed: Option<Duration>,
+    /// What kept workers from the task, when it expired for want of them.
+    ineligible: Option<String>,
 }
 
 impl Report {
@@ -94,7 +119,15 @@ impl Report {
         };
         // A task's id is the id of the transaction that submitted it.
         let receipt = session.client.receipt(&task)?;
+        let ineligible = match view.task.phase {
+            Phase::Expired {
+                reason: ExpiryReason::NoWorkers,
+                ..
+            } => Some(eligibility::explain(session, &view.task)?),
+            _ => None,
+        };
         Ok(Self {
+            ineligible,
             fees: receipt.fee.saturating_plus(receipt.tip.get()),
             view,
             result,
@@ -140,7 +173,11 @@ impl Report {
                 ));
             }
         }
-        self.verdict()
+        match self.failure() {
+            Some(failure) if json => Err(failure.printed().into()),
+            Some(failure) => Err(failure.into()),
+            None => Ok(()),
+        }
     }
 
     fn write(&self, folder: &Path, text: &str, value: &Value) -> anyhow::Result<()> {
@@ -159,21 +196,29 @@ impl Report {
         write("result.txt", text.as_bytes())
     }
 
-    fn verdict(&self) -> anyhow::Result<()> {
-        if let Some(why) = why_without_result(&self.view) {
-            bail!("{why}");
-        }
-        if let Some(bad) = self
+    /// Why there is no good result; `None` when there is one.
+    fn failure(&self) -> Option<Named> {
+        let message = if let Some(why) = self.why() {
+            why
+        } else if let Some(bad) = self
             .result
             .as_ref()
             .and_then(|result| ended_badly(result.status))
         {
-            bail!("{bad}; the workers agree on that and are paid for the gas used");
-        }
-        match &self.unreadable {
-            Some(error) => Err(anyhow!("the output is not what the manifest says: {error}")),
-            None => Ok(()),
-        }
+            format!("{bad}; the workers agree on that and are paid for the gas used")
+        } else {
+            let error = self.unreadable.as_ref()?;
+            format!("the output is not what the manifest says: {error}")
+        };
+        Some(Named::new(NO_RESULT, message))
+    }
+
+    fn why(&self) -> Option<String> {
+        let why = why_without_result(&self.view)?;
+        Some(match &self.ineligible {
+            Some(reasons) => format!("{why}. As the workers are now, {reasons}"),
+            None => why,
+        })
     }
 
     /// What the computation cost, without fees.
@@ -209,7 +254,8 @@ impl Report {
         json!({
             "task": task.id,
             "state": self.view.state,
-            "reason": why_without_result(&self.view),
+            "reason": self.why(),
+            "error": self.failure().map(|failure| failure.to_json()),
             "status": result.map(|result| result.status),
             "program": task.program,
             "input": task.input,
@@ -246,7 +292,7 @@ impl Report {
                 result.height,
                 task.submitted_at
             ),
-            None => why_without_result(&self.view).unwrap_or_default(),
+            None => self.why().unwrap_or_default(),
         };
         pairs.push(("state", state));
         if let Some(result) = &self.result {
@@ -340,7 +386,7 @@ pub(crate) fn why_without_result(view: &TaskView) -> Option<String> {
         Phase::Expired { at, reason } => {
             let why = match reason {
                 ExpiryReason::NoWorkers => format!(
-                    "{} eligible workers were needed and the last draw found {}: offer a higher --price, take fewer --replicas, or start workers",
+                    "{} eligible workers were needed and the last draw found {}",
                     task.mode.seats(),
                     task.eligible_last
                 ),

@@ -12,10 +12,11 @@ use serde_json::json;
 use crate::cli::amount::both;
 use crate::cli::sending::Sending;
 use crate::cli::session::Session;
+use crate::cli::task::eligibility;
 use crate::cli::task::order::{Order, OrderArgs};
-use crate::cli::task::report::Report;
+use crate::cli::task::report::{self, Report};
 use crate::cli::task::watch::Follow;
-use crate::cli::{Global, out};
+use crate::cli::{Global, NodeArgs, out};
 use crate::client::{Error, Options, Wallet, spends};
 
 /// The key that pays when nobody says which, on a devnet.
@@ -36,13 +37,16 @@ pub struct Submit {
     /// Leave output.bin, result.json and result.txt in this folder; waits for the result
     #[arg(long, value_name = "DIR")]
     pub out: Option<std::path::PathBuf>,
+    /// Order it even if too few registered workers could be drawn for it now
+    #[arg(long)]
+    pub wait_for_workers: bool,
     /// The fee.
     #[command(flatten)]
     pub sending: Sending,
 }
 
 /// Orders the task; follows it when that was asked for.
-pub(crate) fn run(args: &Submit, global: &Global) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Submit, node: &NodeArgs, global: &Global) -> anyhow::Result<()> {
     // Files first: what is wrong with them costs nothing.
     let order = Order::read(&args.order)?;
     let action = Action::SubmitTask(order.spec.clone());
@@ -50,12 +54,16 @@ pub(crate) fn run(args: &Submit, global: &Global) -> anyhow::Result<()> {
     if escrow.get() >= SUPPLY_MAX {
         bail!("price, gas limit and replicas make an escrow that no account can hold");
     }
-    let session = Session::open(global)?;
+    report::prepare(args.out.as_deref())?;
+    let session = Session::open(node, global)?;
     let wallet = wallet(&session, args.from.as_deref())?;
     let options = args.sending.options(&session)?;
+    if !args.wait_for_workers {
+        eligibility::check(&session, wallet.account(), &order.spec, escrow)?;
+    }
     let started = Instant::now();
     let published = publish(&session, &wallet, &order, &options)?;
-    let sent = wallet.send(&action, &options)?;
+    let sent = session.send(&wallet, &action, &options)?;
     let task = sent.transaction;
     let follow = args.wait || args.out.is_some();
     let follow = follow.then(|| Follow::start(&task));
@@ -132,7 +140,7 @@ fn publish(
         return Ok(None);
     }
     let module = order.program.clone();
-    let sent = match wallet.send(&Action::PublishProgram { module }, options) {
+    let sent = match session.send(wallet, &Action::PublishProgram { module }, options) {
         Err(error) if error.foreseen() == "program_exists" => return Ok(None),
         sent => sent?,
     };
@@ -169,7 +177,7 @@ pub(crate) fn cancel(
 ) -> anyhow::Result<()> {
     let wallet = session.wallet(from)?;
     let options = sending.options(session)?;
-    let sent = wallet.send(&Action::CancelTask { task }, &options)?;
+    let sent = session.send(&wallet, &Action::CancelTask { task }, &options)?;
     let receipt = session
         .client
         .wait_applied(&sent)
