@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use proofmill_chain::codec;
 use proofmill_chain::state::StateError;
 use proofmill_chain::state::overlay::Overlay;
 use proofmill_chain::types::hash::{AccountId, Hash};
@@ -17,9 +18,9 @@ use proofmill_chain::types::transaction::SignedTransaction;
 use proofmill_chain::types::units::Height;
 use proofmill_consensus::EngineStatus;
 use proofmill_rpc::api::{
-    AccountView, AttestationSent, BlockRef, BlockSummary, BlockView, HeadView, Include, NodeHealth,
-    NodeInfo, ReceiptView, SendStatus, TaskFilter, TaskPage, TaskResult, TaskView, TransactionSent,
-    TransactionStatus, TransactionView, ValidatorsView, WorkerPage, WorkerView,
+    AccountView, AttestationSent, BlockRef, BlockSummary, BlockView, HeadView, Hex, Include,
+    NodeHealth, NodeInfo, ReceiptView, SendStatus, TaskFilter, TaskPage, TaskResult, TaskView,
+    TransactionSent, TransactionStatus, TransactionView, ValidatorsView, WorkerPage, WorkerView,
 };
 use proofmill_rpc::error::{Code, Error};
 use proofmill_rpc::port::{Query, Submit};
@@ -252,6 +253,7 @@ impl Query for NodePort {
                 height: None,
                 index: None,
                 body: None,
+                encoding: None,
             };
             if let Some((height, index)) = engine.store().transaction_at(&transaction)? {
                 let block = engine.store().block(height)?;
@@ -266,6 +268,7 @@ impl Query for NodePort {
                 answer.status = TransactionStatus::Pending;
                 answer.body = Some(signed.clone());
             }
+            answer.encoding = answer.body.as_ref().map(|body| Hex(codec::encode(body)));
             Ok(answer)
         })
         .await

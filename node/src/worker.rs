@@ -10,6 +10,7 @@
 pub mod child;
 pub mod journal;
 mod nodes;
+mod order;
 mod pace;
 pub mod self_test;
 
@@ -24,22 +25,25 @@ use proofmill_chain::crypto::sign::SecretKey;
 use proofmill_chain::types::hash::{AccountId, Blob, Hash};
 use proofmill_chain::types::params::Params;
 use proofmill_chain::types::task::{
-    Attestation, AttestationMessage, OUTPUT_BYTES_MAX, Phase, SignedAttestation, Statement,
+    Attestation, AttestationMessage, Phase, SignedAttestation, Statement,
 };
-use proofmill_rpc::api::{AttestationSent, Hex, NodeInfo, TaskPage, TaskView};
+use proofmill_chain::types::units::Height;
+use proofmill_rpc::api::{AttestationSent, Hex, NodeInfo, TaskPage, TaskView, TransactionView};
 use serde_json::json;
 
-use crate::machine;
-
-use self::child::{Job, Sandbox};
+use self::child::{Cancel, Job, Sandbox};
 use self::journal::{Entry, Journal};
 pub use self::nodes::Nodes;
 use self::pace::Pace;
+use crate::machine;
 
 /// How often the chain is asked for seats.
 const POLL: Duration = Duration::from_millis(200);
 /// How long an attestation that the chain does not show is waited for before it is sent again.
 const RESEND: Duration = Duration::from_secs(1);
+/// A journal entry is kept until its task has been over for so many blocks: what a node says of a
+/// task is not proven, and a reveal that cannot be made costs the worker its pay.
+pub const FORGET_AFTER_BLOCKS: u64 = 100;
 /// How often a computation that failed for a reason of this host is tried again.
 const ATTEMPTS_MAX: u32 = 3;
 
@@ -87,7 +91,9 @@ pub struct Worker {
     sender: Sender<Event>,
     genesis: Hash,
     params: Params,
-    computing: BTreeSet<SeatId>,
+    computing: BTreeMap<SeatId, Cancel>,
+    /// Seats in the journal whose task is over, with the height at which the entry may go.
+    over: BTreeMap<SeatId, Height>,
     failures: BTreeMap<SeatId, u32>,
     sent: BTreeMap<(SeatId, bool), Instant>,
     pace: Pace,
@@ -121,7 +127,8 @@ impl Worker {
                 sender,
                 genesis: info.genesis_hash,
                 params,
-                computing: BTreeSet::new(),
+                computing: BTreeMap::new(),
+                over: BTreeMap::new(),
                 failures: BTreeMap::new(),
                 sent: BTreeMap::new(),
                 pace: Pace::new(POLL),
@@ -154,12 +161,14 @@ impl Worker {
 
     /// One look at the chain: what do my seats need?
     fn look(&mut self) -> Result<(), Trouble> {
+        self.nodes.choose();
         let mut seen = BTreeSet::new();
         for state in ["committing", "revealing"] {
             for task in self.seats_in(state)? {
                 self.serve(&task, &mut seen)?;
             }
         }
+        self.cancel_lost_seats(&seen)?;
         self.forget_what_is_over(&seen)
     }
 
@@ -203,46 +212,18 @@ impl Worker {
         {
             return Ok(());
         }
-        let view: TaskView = self.nodes.call(
-            "task_get",
-            &json!({ "task": seat.0, "include_input": true, "include_program": true }),
-        )?;
-        let (Some(input), Some(program)) = (view.input_bytes, view.program_bytes) else {
-            return Err(Trouble::Node(anyhow!("the node gave no input or program")));
-        };
-        // Whatever node we ask: the bytes must be those that the chain names.
-        if input.hash() != view.task.input || program.hash() != view.task.program {
-            return Err(Trouble::Node(anyhow!(
-                "the node gave bytes that are not those of task {}",
-                seat.0
-            )));
-        }
-        if view.task.machine_version != machine::VERSION {
-            return Err(Trouble::Node(anyhow!(
-                "task {} needs machine version {}, this program has {}",
-                seat.0,
-                view.task.machine_version,
-                machine::VERSION
-            )));
-        }
-        let job = Job {
-            program,
-            input,
-            gas_limit: view.task.gas_limit,
-            memory_pages: view.task.memory_pages,
-            steps_max: self.params.task_steps_max,
-            step_gas_max: self.params.step_gas_max,
-            output_bytes_max: u32::try_from(OUTPUT_BYTES_MAX)
-                .expect("the largest output is far below 4 GiB"),
+        let Some(job) = self.job(&seat)? else {
+            // The node contradicts itself; another is asked at the next look.
+            self.nodes.leave();
+            return Ok(());
         };
         tracing::info!(task = %seat.0, draw = seat.1, gas_limit = %job.gas_limit, "computing");
-        self.computing.insert(seat);
-        let sandbox = self.sandbox.clone();
+        let (run, cancel) = self.sandbox.prepare();
         let sender = self.sender.clone();
         std::thread::Builder::new()
             .name("compute".to_owned())
             .spawn(move || {
-                let entry = sandbox.run(&job).and_then(|(claim, output)| {
+                let entry = run.run(&job).and_then(|(claim, output)| {
                     let mut salt = [0; 32];
                     getrandom::fill(&mut salt).context("the system gave no random numbers")?;
                     Ok(Entry {
@@ -257,7 +238,71 @@ impl Worker {
                 let _ = sender.send(Event::Computed(seat, Box::new(entry)));
             })
             .map_err(|error| Trouble::Node(anyhow!("no thread for a computation: {error}")))?;
+        self.computing.insert(seat, cancel);
         Ok(())
+    }
+
+    /// The job of a seat; `None` when the node's answers do not fit the task's id.
+    fn job(&mut self, seat: &SeatId) -> Result<Option<Job>, Trouble> {
+        let ordered: TransactionView = self
+            .nodes
+            .call("tx_get", &json!({ "transaction": seat.0 }))?;
+        let Some(Hex(encoding)) = ordered.encoding else {
+            return Err(Trouble::Node(anyhow!(
+                "the node does not have order {}",
+                seat.0
+            )));
+        };
+        let view: TaskView = self.nodes.call(
+            "task_get",
+            &json!({ "task": seat.0, "include_program": true }),
+        )?;
+        if view.task.machine_version != machine::VERSION {
+            return Err(Trouble::Node(anyhow!(
+                "task {} needs machine version {}, this program has {}",
+                seat.0,
+                view.task.machine_version,
+                machine::VERSION
+            )));
+        }
+        let program = view.program_bytes.unwrap_or_default();
+        let job = order::order(&encoding, &seat.0, &self.genesis)
+            .and_then(|spec| order::job(spec, program, &self.params));
+        match job {
+            Ok(job) => Ok(Some(job)),
+            Err(error) => {
+                tracing::error!(task = %seat.0, "the node's answers are false: {error:#}");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Ends the computations of seats that this worker does not hold any more.
+    fn cancel_lost_seats(&mut self, seen: &BTreeSet<SeatId>) -> Result<(), Trouble> {
+        let unseen: Vec<_> = self
+            .computing
+            .keys()
+            .filter(|seat| !seen.contains(*seat))
+            .copied()
+            .collect();
+        for seat in unseen {
+            // A list is a page of what one node saw a moment ago; the task itself decides.
+            let view: TaskView = self.nodes.call("task_get", &json!({ "task": seat.0 }))?;
+            if (view.task.phase.is_over() || !self.holds(&view, &seat))
+                && let Some(cancel) = self.computing.get(&seat)
+            {
+                tracing::warn!(task = %seat.0, state = view.task.phase.name(), "the seat is lost; its computation ends");
+                cancel.cancel();
+            }
+        }
+        Ok(())
+    }
+
+    fn holds(&self, view: &TaskView, seat: &SeatId) -> bool {
+        view.task
+            .seats
+            .iter()
+            .any(|held| held.worker == self.id && held.draw == seat.1)
     }
 
     fn computed(&mut self, seat: SeatId, entry: Result<Entry>) -> Result<()> {
@@ -324,28 +369,43 @@ impl Worker {
         Ok(())
     }
 
-    /// Drops journal entries of tasks that are over.
+    /// Drops journal entries of tasks that have been over for [`FORGET_AFTER_BLOCKS`]. An entry whose
+    /// seat is lost stays as long as its task.
     fn forget_what_is_over(&mut self, seen: &BTreeSet<SeatId>) -> Result<(), Trouble> {
+        let head = self.nodes.head();
         let unseen: Vec<_> = self
             .journal
             .seats()
             .filter(|seat| !seen.contains(seat))
+            .filter(|seat| self.over.get(seat).is_none_or(|until| head >= *until))
             .collect();
         for seat in unseen {
             let view: TaskView = self.nodes.call("task_get", &json!({ "task": seat.0 }))?;
-            let held = view
-                .task
-                .seats
-                .iter()
-                .any(|held| held.worker == self.id && held.draw == seat.1);
-            if view.task.phase.is_over() || !held {
-                self.journal.remove(&seat).map_err(Trouble::Fatal)?;
-                self.failures.remove(&seat);
-                self.sent.retain(|(sent, _), _| *sent != seat);
-                tracing::info!(task = %seat.0, state = view.task.phase.name(), "task over");
+            // Looked at again in a while, whatever it is: nothing here is urgent.
+            let mut again = head.saturating_plus(FORGET_AFTER_BLOCKS);
+            if let Some(ended) = ended_at(&view) {
+                let until = ended.saturating_plus(FORGET_AFTER_BLOCKS);
+                if head >= until {
+                    self.journal.remove(&seat).map_err(Trouble::Fatal)?;
+                    self.failures.remove(&seat);
+                    self.sent.retain(|(sent, _), _| *sent != seat);
+                    self.over.remove(&seat);
+                    tracing::info!(task = %seat.0, state = view.task.phase.name(), "task over");
+                    continue;
+                }
+                again = until;
             }
+            self.over.insert(seat, again);
         }
         Ok(())
+    }
+}
+
+/// The block that ended a task; `None` as long as it goes on.
+const fn ended_at(view: &TaskView) -> Option<Height> {
+    match &view.task.phase {
+        Phase::Final { at, .. } | Phase::Expired { at, .. } | Phase::Cancelled { at } => Some(*at),
+        Phase::Open | Phase::Committing { .. } | Phase::Revealing { .. } => None,
     }
 }
 

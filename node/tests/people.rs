@@ -82,7 +82,11 @@ fn a_transfer_whose_answer_is_lost_is_made_once() {
         let gained = devnet.dev_balance(index).get() - before.get();
         assert_eq!(gained, TRANSFER, "{fault:?}: {text}");
         // Sent again only when the node never saw it.
-        let sends = if fault == Fault::Dropped { 2 } else { 1 };
+        let sends = if matches!(fault, Fault::Dropped) {
+            2
+        } else {
+            1
+        };
         assert_eq!(calls.load(Ordering::SeqCst), sends, "{fault:?}");
     }
     devnet.stop();

@@ -12,6 +12,7 @@ use proofmill_chain::types::units::Amount;
 use proofmill_node::devnet::WorkerReady;
 use proofmill_rpc::api::{Role, SeatStep, TaskState};
 use rustix::process::Signal;
+use scenario_support::proxy::{self, Fault};
 use scenario_support::{Devnet, Running, proofmill, signal, until};
 
 const GENOME: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/genome-align");
@@ -110,11 +111,17 @@ fn a_silent_workers_seat_is_drawn_again_and_the_task_finishes() {
 }
 
 fn run_worker(worker: &WorkerReady, rpc: &str, place: &Path) -> Running {
+    run_worker_with(worker, &["--rpc", rpc], place)
+}
+
+fn run_worker_with(worker: &WorkerReady, nodes: &[&str], place: &Path) -> Running {
     let ready_file = place.join("worker.ready.json");
     let log = File::create(place.join("worker.log")).expect("a file");
     let running = Running::start(
         proofmill()
-            .args(["worker", "run", "--rpc", rpc, "--home"])
+            .args(["worker", "run"])
+            .args(nodes)
+            .arg("--home")
             .arg(&worker.home)
             .arg("--ready-file")
             .arg(&ready_file)
@@ -255,5 +262,113 @@ fn an_open_task_is_cancelled_by_its_requester_alone_and_the_escrow_comes_back() 
         .ask(&["task", "cancel", &id, "--from", "dev0"])
         .refused(&["is not open any more"]);
     assert_eq!(devnet.dev_balance(0).get(), after);
+    devnet.stop();
+}
+
+/// Another input: the JSON encoding and the wire encoding of an order, each with its last byte of
+/// input changed.
+fn another_input(mut answer: serde_json::Value) -> serde_json::Value {
+    use proofmill_chain::codec;
+    use proofmill_chain::types::transaction::{Action, SignedTransaction, TRANSACTION_BYTES_MAX};
+
+    let Some(text) = answer["result"]["encoding"].as_str() else {
+        return answer;
+    };
+    let bytes = hex::decode(text.trim_start_matches("0x")).expect("hex");
+    let mut signed: SignedTransaction =
+        codec::decode::<_, TRANSACTION_BYTES_MAX>(&bytes).expect("a transaction");
+    if let Action::SubmitTask(spec) = &mut signed.transaction.action {
+        let mut input = spec.input.as_bytes().to_vec();
+        input.reverse();
+        spec.input = proofmill_chain::types::hash::Blob::new(input);
+    }
+    let bytes = codec::encode(&signed);
+    answer["result"]["encoding"] = format!("0x{}", hex::encode(bytes)).into();
+    answer
+}
+
+/// Another program under the order's name.
+fn another_program(mut answer: serde_json::Value) -> serde_json::Value {
+    if answer["result"]["program_bytes"].is_string() {
+        answer["result"]["program_bytes"] = "0x0061736d01000000".into();
+    }
+    answer
+}
+
+/// A node that gives another input or another program is found out by the task's id; the worker asks
+/// the next node, and the answer is the right one.
+#[test]
+fn a_worker_behind_a_lying_node_computes_the_order_that_was_signed() {
+    for (lie, method) in [
+        (
+            another_input as fn(serde_json::Value) -> serde_json::Value,
+            "tx_get",
+        ),
+        (another_program, "task_get"),
+    ] {
+        let place = tempfile::tempdir().expect("a directory");
+        let devnet = Devnet::start(&place.path().join("devnet"), 3);
+        let victim = &devnet.ready.workers[0];
+        signal(victim.pid, Signal::KILL);
+        let liar = proxy::start(devnet.rpc(), move |body| {
+            if body.contains(&format!("\"{method}\"")) {
+                Fault::Changed(lie)
+            } else {
+                Fault::None
+            }
+        });
+        let nodes = ["--rpc", &liar, "--node", devnet.rpc()];
+        let mut worker = until("the journal is free", || {
+            Some(run_worker_with(victim, &nodes, place.path()))
+        });
+        let task = order(&devnet);
+        let view = devnet.until_over(&task, TaskState::Final);
+        assert!(view.task.missed.is_empty(), "{method}: {view:?}");
+        assert_right_answer(&devnet, &task);
+        let log = victim.home.join("logs");
+        let told = std::fs::read_dir(&log)
+            .expect("logs")
+            .flatten()
+            .any(|file| {
+                let text = std::fs::read_to_string(file.path()).unwrap_or_default();
+                text.contains("answers are false")
+            });
+        assert!(told, "{method}: the worker noticed");
+        assert!(worker.stop().success());
+        devnet.stop();
+    }
+}
+
+/// A node that stands still does not cost a worker its seat as long as another one goes on.
+#[test]
+fn a_worker_leaves_a_node_that_lags() {
+    let place = tempfile::tempdir().expect("a directory");
+    let devnet = Devnet::start(&place.path().join("devnet"), 3);
+    let victim = &devnet.ready.workers[0];
+    devnet.advance(1);
+    signal(victim.pid, Signal::KILL);
+    // Its head stays where it was, and it knows no task.
+    let lagging = proxy::start(devnet.rpc(), |body| {
+        if body.contains("\"node_info\"") {
+            Fault::Changed(|mut answer| {
+                answer["result"]["head"]["height"] = "1".into();
+                answer
+            })
+        } else if body.contains("\"task_list\"") {
+            Fault::Changed(|mut answer| {
+                answer["result"]["tasks"] = serde_json::json!([]);
+                answer
+            })
+        } else {
+            Fault::None
+        }
+    });
+    devnet.advance(4);
+    let nodes = ["--rpc", &lagging, "--node", devnet.rpc()];
+    let mut worker = run_worker_with(victim, &nodes, place.path());
+    let task = order(&devnet);
+    let view = devnet.until_over(&task, TaskState::Final);
+    assert!(view.task.missed.is_empty(), "{view:?}");
+    assert!(worker.stop().success());
     devnet.stop();
 }

@@ -27,6 +27,9 @@ use crate::{keys, stop, telemetry};
 
 /// CPU seconds after which a computing child is ended.
 const CPU_SECONDS_MAX: u64 = 3_600;
+/// Time after which a child that is still compiling is ended; the slowest module that the chain
+/// admits takes a fraction of it.
+const COMPILE_TIME_MAX: Duration = Duration::from_secs(60);
 /// Time after which a computing child is ended.
 const WALL_TIME_MAX: Duration = Duration::from_secs(3_600);
 
@@ -358,6 +361,7 @@ fn sandbox() -> Result<Sandbox> {
     Ok(Sandbox {
         executable: executable()?,
         arguments: vec!["worker".into(), "compute".into()],
+        compile_time_max: COMPILE_TIME_MAX,
         wall_time_max: WALL_TIME_MAX,
     })
 }

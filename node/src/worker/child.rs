@@ -4,11 +4,11 @@
 //! Limits protect this host only: a child that breaks one gives no result, never a verdict.
 
 use std::ffi::OsString;
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use proofmill_chain::codec;
@@ -55,6 +55,35 @@ enum Answer {
     Failed(String),
 }
 
+/// What the child sends once the program is compiled, before its answer.
+const COMPILED: u8 = b'C';
+
+/// What a running computation can hear.
+enum Heard {
+    Compiled,
+    Answered(std::io::Result<Vec<u8>>),
+    Cancelled,
+}
+
+/// Ends a computation whose result nobody needs any more.
+#[derive(Clone)]
+pub struct Cancel(Sender<Heard>);
+
+impl Cancel {
+    /// Ends it: the child is killed. One that has ended already is not affected.
+    pub fn cancel(&self) {
+        // Nobody listens when the computation is over.
+        let _ = self.0.send(Heard::Cancelled);
+    }
+}
+
+/// A computation that is about to run; its [`Cancel`] may be used from any thread, at any time.
+pub struct Run {
+    sandbox: Sandbox,
+    sender: Sender<Heard>,
+    heard: Receiver<Heard>,
+}
+
 /// How children are made.
 #[derive(Clone, Debug)]
 pub struct Sandbox {
@@ -62,25 +91,51 @@ pub struct Sandbox {
     pub executable: PathBuf,
     /// Arguments that make it run [`serve`].
     pub arguments: Vec<OsString>,
-    /// The longest that a computation may take.
+    /// The longest that compiling the program may take.
+    pub compile_time_max: Duration,
+    /// The longest that a computation may take, compiling included.
     pub wall_time_max: Duration,
 }
 
 impl Sandbox {
-    /// Runs a job in a child and gives its result.
+    /// Runs a job that nobody cancels.
     ///
     /// # Errors
-    /// When the child cannot be started, breaks a limit of this host, or says that it failed.
+    /// As [`Run::run`].
     pub fn run(&self, job: &Job) -> Result<(ResultClaim, Blob)> {
-        let mut child = Command::new(&self.executable)
-            .args(&self.arguments)
+        self.prepare().0.run(job)
+    }
+
+    /// A computation that can be cancelled.
+    #[must_use]
+    pub fn prepare(&self) -> (Run, Cancel) {
+        let (sender, heard) = channel();
+        let cancel = Cancel(sender.clone());
+        let run = Run {
+            sandbox: self.clone(),
+            sender,
+            heard,
+        };
+        (run, cancel)
+    }
+}
+
+impl Run {
+    /// Runs a job in a child and returns its result.
+    ///
+    /// # Errors
+    /// When the child cannot be started, breaks a limit of this host, or says that it failed, and
+    /// when the computation is cancelled.
+    pub fn run(self, job: &Job) -> Result<(ResultClaim, Blob)> {
+        let mut child = Command::new(&self.sandbox.executable)
+            .args(&self.sandbox.arguments)
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
-            .with_context(|| format!("cannot start {}", self.executable.display()))?;
+            .with_context(|| format!("cannot start {}", self.sandbox.executable.display()))?;
         let answer = self.converse(&mut child, job);
         // Whatever it answered, it is not needed any more; one that has ended cannot be killed.
         let _ = child.kill();
@@ -101,27 +156,57 @@ impl Sandbox {
             .write_all(&codec::encode(job))
             .context("the child does not take its job")?;
         drop(stdin);
-        let (sender, receiver) = channel();
+        let sender = self.sender.clone();
         std::thread::Builder::new()
             .name("answer".to_owned())
-            .spawn(move || {
-                let mut bytes = Vec::new();
-                let limit = u64::try_from(ANSWER_BYTES_MAX).unwrap_or(u64::MAX);
-                let read = stdout.by_ref().take(limit).read_to_end(&mut bytes);
-                // Nobody listens after the time limit.
-                let _ = sender.send(read.map(|_| bytes));
-            })
+            .spawn(move || listen(&mut stdout, &sender))
             .context("no thread for the child's answer")?;
-        let bytes = match receiver.recv_timeout(self.wall_time_max) {
-            Ok(read) => read.context("the child's answer cannot be read")?,
-            Err(RecvTimeoutError::Timeout) => {
-                bail!("no result within {} s", self.wall_time_max.as_secs())
-            }
-            Err(RecvTimeoutError::Disconnected) => bail!("the reader of the answer died"),
-        };
+        let bytes = self.until_answered()?;
         codec::decode::<Answer, ANSWER_BYTES_MAX>(&bytes)
             .map_err(|error| anyhow!("the child gave no answer: {error}"))
     }
+
+    fn until_answered(&self) -> Result<Vec<u8>> {
+        let begun = Instant::now();
+        let mut most = self
+            .sandbox
+            .compile_time_max
+            .min(self.sandbox.wall_time_max);
+        let mut what = "the program was not compiled";
+        loop {
+            let left = most.saturating_sub(begun.elapsed());
+            match self.heard.recv_timeout(left) {
+                Ok(Heard::Compiled) => {
+                    most = self.sandbox.wall_time_max;
+                    what = "no result came";
+                }
+                Ok(Heard::Answered(read)) => {
+                    return read.context("the child's answer cannot be read");
+                }
+                Ok(Heard::Cancelled) => bail!("cancelled: the seat is lost"),
+                Err(RecvTimeoutError::Timeout) => bail!("{what} within {} s", most.as_secs()),
+                Err(RecvTimeoutError::Disconnected) => bail!("the reader of the answer died"),
+            }
+        }
+    }
+}
+
+/// Passes on what the child says. Nobody listens after a time limit or a cancellation.
+fn listen(stdout: &mut impl Read, sender: &Sender<Heard>) {
+    let mut first = [0];
+    match stdout.read_exact(&mut first) {
+        Ok(()) if first == [COMPILED] => drop(sender.send(Heard::Compiled)),
+        // An answer without compiling: the child failed before.
+        Ok(()) => {}
+        Err(error) => return drop(sender.send(Heard::Answered(Err(error)))),
+    }
+    let mut bytes = match first {
+        [COMPILED] => Vec::new(),
+        [other] => vec![other],
+    };
+    let limit = u64::try_from(ANSWER_BYTES_MAX).unwrap_or(u64::MAX);
+    let read = stdout.take(limit).read_to_end(&mut bytes);
+    drop(sender.send(Heard::Answered(read.map(|_| bytes))));
 }
 
 /// The child's side: takes a job from standard input, runs it under hard limits, answers.
@@ -139,12 +224,16 @@ pub fn serve(cpu_seconds_max: u64) -> Result<()> {
         .read_to_end(&mut bytes)
         .context("no job came")?;
     let job: Job = codec::decode::<_, JOB_BYTES_MAX>(&bytes)?;
+    let mut stdout = std::io::stdout();
+    let mut compiled = || {
+        // A parent that has gone away kills this process; that the byte is lost does not matter.
+        let _ = stdout.write_all(&[COMPILED]).and_then(|()| stdout.flush());
+    };
     // The parent, which reads nothing else of us, is told why there are no limits.
-    let answer = match restricted.and_then(|()| compute(&job)) {
+    let answer = match restricted.and_then(|()| compute(&job, &mut compiled)) {
         Ok((claim, output)) => Answer::Done { claim, output },
         Err(error) => Answer::Failed(format!("{error:#}")),
     };
-    let mut stdout = std::io::stdout();
     stdout.write_all(&codec::encode(&answer))?;
     stdout.flush().context("the answer cannot be written")
 }
@@ -166,11 +255,11 @@ fn limit(resource: Resource, most: u64) -> Result<()> {
         .with_context(|| format!("the limit {resource:?} cannot be set to {most}"))
 }
 
-/// Runs a job in this process.
+/// Runs a job in this process; calls `compiled` once the program is compiled.
 ///
 /// # Errors
 /// When the module is not a program or this host fails; never for what the program does.
-pub fn compute(job: &Job) -> Result<(ResultClaim, Blob)> {
+pub fn compute(job: &Job, compiled: &mut dyn FnMut()) -> Result<(ResultClaim, Blob)> {
     let program = Program::load(job.program.as_bytes(), &ModuleLimits::default())?;
     let limits = RunLimits {
         gas_limit: job.gas_limit.get(),
@@ -179,7 +268,10 @@ pub fn compute(job: &Job) -> Result<(ResultClaim, Blob)> {
         step_gas_max: job.step_gas_max.get(),
         output_bytes_max: job.output_bytes_max,
     };
-    let outcome = Wasmtime::new()?.run(&program, job.input.as_bytes(), &limits, &mut |_, _| {})?;
+    let machine = Wasmtime::new()?;
+    machine.compile(&program)?;
+    compiled();
+    let outcome = machine.run(&program, job.input.as_bytes(), &limits, &mut |_, _| {})?;
     let status = match outcome.status {
         Status::Done => ResultStatus::Done,
         Status::Trap => ResultStatus::Trap,

@@ -99,7 +99,8 @@ mod tests {
         let root = f64::from(hash).sqrt().to_le_bytes();
         let expected = [&hash.to_le_bytes()[..], &[0; 4], &root].concat();
         assert_eq!(hex::encode(expected), OUTPUT);
-        let (_, output) = compute(&Job {
+        let (_, output) = compute(
+            &Job {
             program: Blob::new(PROGRAM.to_vec()),
             input: Blob::new(INPUT.to_vec()),
             gas_limit: Gas::new(GAS),
@@ -107,7 +108,9 @@ mod tests {
             steps_max: 1,
             step_gas_max: Gas::new(GAS),
             output_bytes_max: 64,
-        })
+        },
+            &mut || {},
+        )
         .expect("this host computes");
         assert_eq!(hex::encode(output.as_bytes()), OUTPUT);
     }

@@ -1,11 +1,14 @@
-//! A proxy before a node's front end that loses answers, as real networks do.
+//! A proxy before a node's front end that loses answers, as real networks do, or lies, as a
+//! stranger's node may.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Mutex;
 
+use serde_json::Value;
+
 /// What happens to one call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Fault {
     /// Nothing: the answer passes.
     None,
@@ -17,6 +20,8 @@ pub(crate) enum Fault {
     AnswerHalved,
     /// The node performs the call, and the proxy answers with HTTP status 504.
     GatewayTimeout,
+    /// The answer arrives changed.
+    Changed(fn(Value) -> Value),
 }
 
 /// Starts a proxy before the node at `url`; `fault` decides what happens to a call by its body.
@@ -48,7 +53,7 @@ fn serve(
     let (_, body) = message(client)?;
     let text = String::from_utf8_lossy(&body).into_owned();
     let fault = (fault.lock().expect("no panic in a fault"))(&text);
-    if fault == Fault::Dropped {
+    if matches!(fault, Fault::Dropped) {
         return Ok(());
     }
     let mut node = TcpStream::connect(upstream)?;
@@ -71,6 +76,12 @@ fn serve(
         Fault::None => {
             client.write_all(head("200 OK", answer.len()).as_bytes())?;
             client.write_all(&answer)
+        }
+        Fault::Changed(change) => {
+            let answer = serde_json::from_slice(&answer).map_err(io::Error::other)?;
+            let answer = change(answer).to_string();
+            client.write_all(head("200 OK", answer.len()).as_bytes())?;
+            client.write_all(answer.as_bytes())
         }
         Fault::AnswerHalved => {
             client.write_all(head("200 OK", answer.len()).as_bytes())?;

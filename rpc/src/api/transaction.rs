@@ -7,7 +7,7 @@ use proofmill_chain::types::hash::{AccountId, Hash};
 use proofmill_chain::types::receipt::{Failure, Outcome, Receipt};
 use proofmill_chain::types::transaction::SignedTransaction;
 use proofmill_chain::types::units::{Amount, Height};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 /// Bytes in hex, as a sent transaction or attestation comes.
@@ -29,6 +29,13 @@ impl FromStr for Hex {
 impl fmt::Display for Hex {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "0x{}", hex::encode(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Hex {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -92,6 +99,9 @@ pub struct TransactionView {
     /// The transaction, when it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<SignedTransaction>,
+    /// Its wire encoding, when it is known: who has the id can verify that it is this transaction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<Hex>,
 }
 
 /// Whether a transaction did what it says.

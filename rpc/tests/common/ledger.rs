@@ -18,10 +18,10 @@ use proofmill_chain::types::transaction::SignedTransaction;
 use proofmill_chain::types::units::{Amount, Height, Nonce, ProtocolVersion};
 use proofmill_chain::types::worker::Worker;
 use proofmill_rpc::api::{
-    AccountView, AttestationSent, BlockRef, BlockSummary, BlockView, HeadView, Include, NodeHealth,
-    NodeInfo, ReceiptView, SendStatus, TaskContext, TaskCursor, TaskFilter, TaskPage, TaskResult,
-    TaskState, TaskSummary, TaskView, TransactionSent, TransactionStatus, TransactionView,
-    ValidatorsView, WorkerPage, WorkerView,
+    AccountView, AttestationSent, BlockRef, BlockSummary, BlockView, HeadView, Hex, Include,
+    NodeHealth, NodeInfo, ReceiptView, SendStatus, TaskContext, TaskCursor, TaskFilter, TaskPage,
+    TaskResult, TaskState, TaskSummary, TaskView, TransactionSent, TransactionStatus,
+    TransactionView, ValidatorsView, WorkerPage, WorkerView,
 };
 use proofmill_rpc::error::{Code, Error};
 use proofmill_rpc::port::{Query, Submit};
@@ -258,14 +258,18 @@ impl Query for Ledger {
             (Some(_), None) => TransactionStatus::Pending,
             (None, None) => TransactionStatus::Unknown,
         };
+        let body = index
+            .map(|index| self.block.transactions[index].clone())
+            .or(waiting);
         Ok(TransactionView {
             transaction,
             status,
             height: index.map(|_| self.block.header.height),
             index: index.and_then(|index| index.try_into().ok()),
-            body: index
-                .map(|index| self.block.transactions[index].clone())
-                .or(waiting),
+            encoding: body
+                .as_ref()
+                .map(|body| Hex(proofmill_chain::codec::encode(body))),
+            body,
         })
     }
 

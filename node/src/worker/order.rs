@@ -1,0 +1,156 @@
+//! What a seat has to compute, derived from the transaction that ordered it.
+//!
+//! A task's id is the id of its `submit_task` transaction, a hash of everything the requester
+//! signed: program, input and limits. So whatever the asked node answers, the job is that of the task
+//! named, or there is none.
+
+use anyhow::{Context as _, Result, bail};
+use proofmill_chain::codec;
+use proofmill_chain::pipeline::verify_transaction;
+use proofmill_chain::types::hash::{Blob, Hash};
+use proofmill_chain::types::params::Params;
+use proofmill_chain::types::task::{OUTPUT_BYTES_MAX, TaskSpec};
+use proofmill_chain::types::transaction::{Action, SignedTransaction, TRANSACTION_BYTES_MAX};
+
+use super::child::Job;
+
+/// The order of `task` on the chain of `genesis`, from the encoding of its signed transaction.
+///
+/// # Errors
+/// When the bytes are not a transaction, or another one, or its signature does not verify, or it
+/// orders nothing: the node that gave them is at fault.
+pub(super) fn order(encoding: &[u8], task: &Hash, genesis: &Hash) -> Result<TaskSpec> {
+    let signed: SignedTransaction = codec::decode::<_, TRANSACTION_BYTES_MAX>(encoding)
+        .context("the bytes of the order are not a transaction")?;
+    let id = signed.transaction.id(genesis);
+    if id != *task {
+        bail!("the order of task {task} was asked for, the node gave transaction {id}");
+    }
+    verify_transaction(&signed, genesis)
+        .with_context(|| format!("the signature of order {task} does not verify"))?;
+    match signed.transaction.action {
+        Action::SubmitTask(spec) => Ok(spec),
+        other => bail!("transaction {task} is a {}, not an order", other.name()),
+    }
+}
+
+/// The job that an order makes with its program's bytes.
+///
+/// # Errors
+/// When the bytes are not the program that the order names: the node that gave them is at fault.
+pub(super) fn job(spec: TaskSpec, program: Blob, params: &Params) -> Result<Job> {
+    if program.hash() != spec.program {
+        bail!(
+            "the order names program {}, the node gave the bytes of {}",
+            spec.program,
+            program.hash()
+        );
+    }
+    Ok(Job {
+        program,
+        input: spec.input,
+        gas_limit: spec.gas_limit,
+        memory_pages: spec.memory_pages,
+        steps_max: params.task_steps_max,
+        step_gas_max: params.step_gas_max,
+        output_bytes_max: u32::try_from(OUTPUT_BYTES_MAX)
+            .expect("the largest output is far below 4 GiB"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proofmill_chain::codec;
+    use proofmill_chain::crypto::sign::SecretKey;
+    use proofmill_chain::types::hash::{Blob, Hash, Signature};
+    use proofmill_chain::types::task::{Mode, Requirements, TaskSpec};
+    use proofmill_chain::types::transaction::{Action, SignedTransaction, Transaction};
+    use proofmill_chain::types::units::{Amount, Gas, Height, Nonce};
+
+    use super::{job, order};
+
+    fn genesis() -> Hash {
+        Hash::of("test genesis", &[])
+    }
+
+    fn program() -> Blob {
+        Blob::new(b"\0asm the program".to_vec())
+    }
+
+    fn spec() -> TaskSpec {
+        TaskSpec {
+            program: program().hash(),
+            input: Blob::new(b"the input".to_vec()),
+            gas_limit: Gas::new(7),
+            memory_pages: 3,
+            mode: Mode::Replicated { replicas: 3 },
+            price_per_mgas: Amount::new(10),
+            insured_value: Amount::ZERO,
+            requirements: Requirements::default(),
+            wait_max: 9,
+        }
+    }
+
+    fn signed(action: Action) -> SignedTransaction {
+        let key = SecretKey::from_seed(&[1; 32]);
+        let transaction = Transaction {
+            chain: genesis().prefix(),
+            sender: key.public(),
+            nonce: Nonce::ZERO,
+            max_fee: Amount::new(1),
+            tip: Amount::ZERO,
+            expires_at: Height::new(9),
+            sponsor: None,
+            action,
+        };
+        SignedTransaction {
+            signature: key.sign(&transaction.sign_bytes(&genesis())),
+            transaction,
+            sponsor_signature: None,
+        }
+    }
+
+    #[test]
+    fn the_order_is_the_one_that_the_task_id_names() {
+        let true_one = signed(Action::SubmitTask(spec()));
+        let task = true_one.transaction.id(&genesis());
+        let found = order(&codec::encode(&true_one), &task, &genesis()).expect("the order");
+        assert_eq!(found, spec());
+
+        // Another input under the task's name: the id does not fit.
+        let mut false_spec = spec();
+        false_spec.input = Blob::new(b"another input".to_vec());
+        let false_one = signed(Action::SubmitTask(false_spec));
+        let refused = order(&codec::encode(&false_one), &task, &genesis()).expect_err("another");
+        assert!(
+            refused.to_string().contains("the node gave transaction"),
+            "{refused}"
+        );
+
+        let mut unsigned = true_one;
+        unsigned.signature = Signature::new([0; 64]);
+        let refused = order(&codec::encode(&unsigned), &task, &genesis()).expect_err("unsigned");
+        assert!(refused.to_string().contains("does not verify"), "{refused}");
+
+        let cancel = signed(Action::CancelTask { task });
+        let id = cancel.transaction.id(&genesis());
+        let refused = order(&codec::encode(&cancel), &id, &genesis()).expect_err("no order");
+        assert!(refused.to_string().contains("not an order"), "{refused}");
+        assert!(order(b"bytes", &task, &genesis()).is_err());
+    }
+
+    #[test]
+    fn another_program_makes_no_job() {
+        let genesis = include_str!("../../../genesis.json");
+        let genesis = crate::genesis_file::parse("genesis.json".as_ref(), genesis);
+        let params = genesis.expect("the devnet's genesis").params;
+        let made = job(spec(), program(), &params).expect("the program");
+        assert_eq!(made.input, spec().input);
+        let other = Blob::new(b"\0asm another".to_vec());
+        let refused = job(spec(), other, &params).expect_err("another program");
+        assert!(
+            refused.to_string().contains("the order names program"),
+            "{refused}"
+        );
+    }
+}
