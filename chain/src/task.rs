@@ -12,9 +12,9 @@ mod attest;
 pub use self::attest::{Readiness, Void, attest, readiness};
 use crate::types::hash::{AccountId, Hash};
 use crate::types::params::{Params, SHARE_WHOLE};
-use crate::types::record::Look;
+use crate::types::record::{Look, Program};
 use crate::types::task::{ExpiryReason, Mode, Moment, Phase, Seat, Settlement, Task, TaskSpec};
-use crate::types::units::{Amount, Gas, Height, MachineVersion};
+use crate::types::units::{Amount, Gas, Height};
 use crate::types::worker::Worker;
 
 /// Gas that a price is for.
@@ -76,13 +76,13 @@ pub fn escrow(price_per_mgas: Amount, gas_limit: Gas, mode: Mode) -> Option<Amou
     u64::try_from(escrow).ok().map(Amount::new)
 }
 
-/// A new task, as the block at `height` submits it.
+/// A new task of a published program, as the block at `height` submits it.
 #[must_use]
 pub fn open(
     id: Hash,
     requester: AccountId,
     spec: &TaskSpec,
-    machine_version: MachineVersion,
+    program: &Program,
     escrow: Amount,
     height: Height,
     index: u32,
@@ -91,7 +91,8 @@ pub fn open(
         id,
         requester,
         program: spec.program,
-        machine_version,
+        machine_version: program.machine_version,
+        program_bytes: program.bytes,
         input: spec.input.hash(),
         gas_limit: spec.gas_limit,
         memory_pages: spec.memory_pages,
@@ -130,12 +131,16 @@ pub fn commit_deadline(task: &Task, drawn: Moment, params: &Params) -> Moment {
         .get()
         .checked_div(params.commit_gas_per_ms)
         .unwrap_or_default();
+    let compile_ms = u64::from(task.program_bytes)
+        .checked_div(params.commit_program_bytes_per_ms)
+        .unwrap_or_default();
     Moment {
         height: drawn.height.saturating_plus(params.commit_window_blocks),
         time_ms: drawn
             .time_ms
             .saturating_add(params.commit_window_ms)
-            .saturating_add(gas_ms),
+            .saturating_add(gas_ms)
+            .saturating_add(compile_ms),
     }
 }
 

@@ -9,6 +9,7 @@ use proofmill_chain::assign::{Bar, bar, sample, seat_bond, seed, survey};
 use proofmill_chain::state::overlay::Overlay;
 use proofmill_chain::task;
 use proofmill_chain::types::hash::{AccountId, Hash};
+use proofmill_chain::types::record::Program;
 use proofmill_chain::types::task::{Moment, Task};
 use proofmill_chain::types::units::{Amount, Gas, Height, MachineVersion, Round, Weight};
 use proofmill_chain::types::validator::{Validator, ValidatorSet};
@@ -222,11 +223,20 @@ fn open_task() -> Task {
     let mut task_spec = spec(Hash::ZERO);
     task_spec.requirements.tags = vec!["cpu".to_owned()];
     task_spec.requirements.min_reputation = 2;
+    let program = Program {
+        id: task_spec.program,
+        publisher: id("carol"),
+        machine_version: MachineVersion::new(1),
+        bytes: 4,
+        memory_pages_min: 1,
+        memory_pages_max: 16,
+        published_at: Height::new(1),
+    };
     task::open(
         Hash::of("task", &[]),
         id("alice"),
         &task_spec,
-        MachineVersion::new(1),
+        &program,
         Amount::new(3),
         Height::new(10),
         4,

@@ -194,6 +194,25 @@ fn a_program_is_published_once_and_only_if_the_machine_takes_it() {
 }
 
 #[test]
+fn a_module_costs_its_bytes_whether_it_is_a_program_or_not() {
+    const PRICE: u64 = 50;
+    let mut world = World::with(|genesis| genesis.params.module_byte_price = Amount::new(PRICE));
+    for bytes in [b"PM\x02\x04 and more".as_slice(), b"no program"] {
+        let module = Blob::new(bytes.to_vec());
+        let signed = world.tx(&key("alice"), Action::PublishProgram { module });
+        let weight = signed
+            .transaction
+            .weight(proofmill_chain::codec::encode(&signed).len());
+        let (burned, balance) = (world.chain().burned, world.balance(id("alice")));
+        let step = world.advance(candidates(&[signed], &[]));
+        let fee = step.receipts()[0].fee.get();
+        assert_eq!(fee, 8 * weight.get() + PRICE * bytes.len() as u64);
+        assert_eq!(world.chain().burned.get() - burned.get(), fee);
+        assert!(balance - world.balance(id("alice")) >= fee);
+    }
+}
+
+#[test]
 fn every_failure_of_an_order_is_told_and_changes_nothing() {
     let (mut world, good) = World::with_program(|genesis| genesis.params.tasks_live_max = 2);
     let fails = |world: &World, change: &dyn Fn(&mut TaskSpec)| {

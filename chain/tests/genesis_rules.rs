@@ -88,7 +88,7 @@ fn the_supply_stays_below_two_to_the_63() {
 #[test]
 fn every_parameter_outside_its_range_is_named() {
     type Change = fn(&mut Genesis);
-    let changes: [(&str, Change); 19] = [
+    let changes: [(&str, Change); 20] = [
         ("base_fee", |g| g.params.base_fee = Amount::new(7)),
         ("share_*", |g| g.params.share_audits = 801),
         ("block_bytes_max", |g| {
@@ -110,6 +110,9 @@ fn every_parameter_outside_its_range_is_named() {
             g.params.commit_window_blocks = 0;
         }),
         ("commit_gas_per_ms", |g| g.params.commit_gas_per_ms = 0),
+        ("commit_program_bytes_per_ms", |g| {
+            g.params.commit_program_bytes_per_ms = 0;
+        }),
         ("reveal_window_blocks", |g| {
             g.params.reveal_window_blocks = 0;
         }),

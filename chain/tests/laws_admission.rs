@@ -15,11 +15,12 @@ use proofmill_chain::state::accounts::Slots;
 use proofmill_chain::task::{self, Readiness, readiness};
 use proofmill_chain::types::hash::{AccountId, Hash};
 use proofmill_chain::types::receipt::Outcome;
+use proofmill_chain::types::record::Program;
 use proofmill_chain::types::task::{
     Attestation, Moment, Phase, ResultClaim, ResultStatus, Statement, Task,
 };
 use proofmill_chain::types::transaction::{Action, SignedTransaction};
-use proofmill_chain::types::units::{Amount, Gas, Height, Round};
+use proofmill_chain::types::units::{Amount, Gas, Height, MachineVersion, Round};
 use proptest::collection::vec;
 use proptest::prelude::{ProptestConfig, any, prop_assert, prop_assert_eq, proptest};
 use proptest::test_runner::TestCaseError;
@@ -176,8 +177,17 @@ proptest! {
         let mut order = spec(Hash::ZERO);
         order.mode = proofmill_chain::types::task::Mode::Replicated { replicas };
         let mut now = Moment { height: Height::new(9), time_ms: 9_000 };
+        let program = Program {
+            id: order.program,
+            publisher: id("carol"),
+            machine_version: MachineVersion::new(1),
+            bytes: 4,
+            memory_pages_min: 1,
+            memory_pages_max: 16,
+            published_at: Height::new(1),
+        };
         let mut task = task::open(
-            Hash::of("task", &[]), id("alice"), &order, Amount::new(9), now.height, 0,
+            Hash::of("task", &[]), id("alice"), &order, &program, Amount::new(9), now.height, 0,
         );
         let all = statements(&task);
         let mut never = BTreeSet::new();
@@ -204,7 +214,7 @@ proptest! {
             signed: &signed,
             id: signed.transaction.id(&world.id),
             bytes,
-            program: judge(&signed, &common::Magic),
+            program: judge(&signed, &common::Magic, MachineVersion::new(1)),
             slots: Slots::default(),
         };
         let params = &world.genesis.params;

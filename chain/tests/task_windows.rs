@@ -4,10 +4,11 @@ mod common;
 
 use common::{COLLATERAL, World, candidates, claim, expiry, id, terms};
 use proofmill_chain::build::Candidates;
-use proofmill_chain::task::Void;
+use proofmill_chain::task::{Void, commit_deadline};
 use proofmill_chain::types::genesis::Genesis;
 use proofmill_chain::types::hash::{AccountId, Hash};
-use proofmill_chain::types::task::{ExpiryReason, Phase, TaskSpec};
+use proofmill_chain::types::params::Params;
+use proofmill_chain::types::task::{ExpiryReason, Phase, Task, TaskSpec};
 use proofmill_chain::types::units::{Amount, Height};
 
 const OUTPUT: &[u8] = b"the output";
@@ -35,6 +36,23 @@ fn miss_the_third(world: &mut World, task: Hash) -> AccountId {
     world.idle(1);
     assert!(!seated(world, task).contains(&silent));
     silent
+}
+
+#[test]
+fn the_commit_window_grows_with_the_bytes_that_a_worker_compiles() {
+    let (mut world, spec) = World::with_program(|_| {});
+    let id = world.drawn(&spec);
+    let mut task = world.task(id);
+    assert_eq!(task.program_bytes, 14, "the published module's length");
+    let drawn = task.seats[0].drawn;
+    let params = Params {
+        commit_program_bytes_per_ms: 50,
+        ..common::params()
+    };
+    let window = |task: &Task| commit_deadline(task, drawn, &params).time_ms - drawn.time_ms;
+    assert_eq!(window(&task), 10_001);
+    task.program_bytes = 1 << 20;
+    assert_eq!(window(&task), 10_001 + (1 << 20) / 50);
 }
 
 #[test]

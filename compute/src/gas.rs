@@ -104,7 +104,7 @@ pub fn state_global(index: usize) -> String {
 
 macro_rules! define_is_vector {
     ($( @$proposal:ident $op:ident $({ $($arg:ident: $ty:ty),* })? => $visit:ident ($($ann:tt)*))*) => {
-        fn is_vector(operator: &Operator<'_>) -> bool {
+        pub(crate) fn is_vector(operator: &Operator<'_>) -> bool {
             matches!(operator, $( Operator::$op { .. } )|*)
         }
     };

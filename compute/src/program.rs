@@ -58,7 +58,7 @@ impl Default for ModuleLimits {
             locals_max: 512,
             loops_max: 256,
             function_work_max: 1_000_000,
-            work_base: 50_000,
+            work_base: 250_000,
             work_per_byte: 25,
             globals_max: 1_024,
             table_elements_max: 65_536,

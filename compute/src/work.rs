@@ -15,8 +15,9 @@
 //! | `call`, `call_indirect`, besides their edge | [`CALL`], [`CALL_INDIRECT`] |
 //! | `memory.fill`, `memory.copy`, `memory.grow`, besides their edge | [`BULK`] |
 //! | memory accesses | [`ACCESS`] |
-//! | floating-point arithmetic, vectors | [`LONG`]; minimum and maximum [`EXTREME`] |
-//! | divisions, conversions, vectors that become a sequence ([`gas::DIVISION`]) | [`LONGER`] |
+//! | floating-point arithmetic | [`FLOAT`] |
+//! | divisions, conversions that may trap, minimum and maximum of floats | [`LONG`] |
+//! | vectors, those of [`gas::VECTOR_LONG`], floats made integers | [`VECTOR`], [`VECTOR_LONG`], [`VECTOR_CONVERSION`] |
 //! | an operator with more than [`DEEP`] operands below its own | [`DEEP_VALUE`] |
 //! | a write to a local | 1 per [`LOCALS_PER_WRITE`] locals |
 //! | an edge, besides | 1 per [`EDGES_PER_EDGE`] edges before it in the function |
@@ -48,12 +49,16 @@ pub const CALL_INDIRECT: u64 = 380;
 pub const BULK: u64 = 120;
 /// Of a load or store.
 pub const ACCESS: u64 = 45;
-/// Of floating-point arithmetic and of vectors: several instructions, and a canonical result.
-pub const LONG: u64 = 70;
-/// Of what becomes a longer sequence: divisions, conversions, some vectors.
-pub const LONGER: u64 = 100;
-/// Of the smaller or larger of two floats.
-pub const EXTREME: u64 = 110;
+/// Of floating-point arithmetic: its result is made canonical.
+pub const FLOAT: u64 = 90;
+/// Of the smaller or larger of two floats, and of divisions and conversions that may trap.
+pub const LONG: u64 = 110;
+/// Of a vector operator.
+pub const VECTOR: u64 = 45;
+/// Of a vector operator that becomes a sequence of instructions.
+pub const VECTOR_LONG: u64 = 100;
+/// Of a vector of floats made integers.
+pub const VECTOR_CONVERSION: u64 = 160;
 /// Operands below an operator's own that are not counted.
 pub const DEEP: u64 = 12;
 /// Of an operator above more operands than that: each of them waits in memory.
@@ -179,11 +184,17 @@ fn weight(operator: &Operator<'_>) -> u64 {
             | Operator::MemoryCopy { .. }
             | Operator::MemoryGrow { .. } => EDGE + BULK,
             Operator::GlobalGet { .. } | Operator::GlobalSet { .. } => 0,
-            Operator::F32Min | Operator::F32Max | Operator::F64Min | Operator::F64Max => EXTREME,
+            Operator::F32Min | Operator::F32Max | Operator::F64Min | Operator::F64Max => LONG,
+            Operator::I32x4TruncSatF32x4S
+            | Operator::I32x4TruncSatF32x4U
+            | Operator::I32x4TruncSatF64x2SZero
+            | Operator::I32x4TruncSatF64x2UZero => VECTOR_CONVERSION,
             other => match gas::cost(other) {
                 gas::MEMORY => ACCESS,
-                gas::FLOAT => LONG,
-                gas::DIVISION => LONGER,
+                gas::VECTOR if gas::is_vector(other) => VECTOR,
+                gas::VECTOR_LONG if gas::is_vector(other) => VECTOR_LONG,
+                gas::FLOAT => FLOAT,
+                gas::DIVISION => LONG,
                 _ => 0,
             },
         }

@@ -421,7 +421,7 @@ fn control_flow_of_every_shape_agrees() {
           (if (result i32) (i32.eqz (i32.rem_u (local.get $i) (i32.const 11)))
             (then (br $inner (i32.const 3)))
             (else (nop) (i32.const 4))))
-        (loop (param i32) (result i32) (i32.const 1) (i32.add))
+        (i32.const 1) (i32.add)
         (local.get $s) (i32.add) (local.set $s)
         (i32.store (i32.and (i32.mul (local.get $i) (i32.const 4)) (i32.const 508)) (local.get $s))
         (br_if $out (i32.gt_u (local.get $i) (i32.const 200)))

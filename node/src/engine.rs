@@ -12,6 +12,7 @@ pub mod application;
 mod pace;
 #[cfg(test)]
 mod tests;
+mod trouble;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -28,13 +29,13 @@ use proofmill_chain::pipeline::{
 };
 use proofmill_chain::state::StateError;
 use proofmill_chain::state::overlay::Overlay;
-use proofmill_chain::types::block::{Certificate, Header, header_version_under, version_of};
+use proofmill_chain::types::block::{Certificate, Header, version_of};
 use proofmill_chain::types::genesis::Genesis;
 use proofmill_chain::types::hash::{AccountId, Hash};
 use proofmill_chain::types::params::Params;
 use proofmill_chain::types::units::{Height, Round};
 use proofmill_chain::types::validator::ValidatorSet;
-use proofmill_chain::upgrades::{Schedule, UnknownVersion, listed};
+use proofmill_chain::upgrades::{Schedule, UnknownVersion};
 use tokio::sync::{Notify, watch};
 
 use self::admit::ModuleGate;
@@ -42,6 +43,7 @@ pub use self::admit::{
     AdmitError, GossipVerdict, MODULES_JUDGED_MAX, MODULES_WAITING_MAX, ModuleBusy, PendingModule,
     Taken,
 };
+pub use self::trouble::Trouble;
 use crate::gossip::GossipHandle;
 use crate::machine::ComputeMachine;
 use crate::mempool::{AttestationLimits, AttestationPool, Mempool, MempoolLimits};
@@ -87,17 +89,6 @@ impl From<UnknownVersion> for EngineError {
     fn from(unknown: UnknownVersion) -> Self {
         Self::Upgrade(unknown.into())
     }
-}
-
-/// Why the node must stop.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Trouble {
-    /// It needs another release.
-    #[error(transparent)]
-    Upgrade(#[from] UpgradeNeeded),
-    /// Its disk or its ledger.
-    #[error("{0}")]
-    Failed(String),
 }
 
 /// The keys that a validator signs with.
@@ -194,11 +185,11 @@ impl Engine {
             .map_err(|error| EngineError::Store(StoreError::Genesis(error)))?;
         let genesis_hash = parts.genesis.hash();
         let next = parts.store.head().height.next();
-        let base_fee = parts.schedule.known_at(next).params().base_fee;
+        let rates = parts.schedule.known_at(next).params().fee_rates();
         let verifier = Verifier::with(parts.secret, Backend::detect(), parts.keys_cached_max)
             .expect("the backend was detected");
         let pools = Pools {
-            transactions: Mempool::new(genesis_hash, base_fee, MempoolLimits::default()),
+            transactions: Mempool::new(genesis_hash, rates, MempoolLimits::default()),
             attestations: AttestationPool::new(genesis_hash, AttestationLimits::default()),
         };
         Ok(Self {
@@ -304,73 +295,6 @@ impl Engine {
     #[must_use]
     pub fn watch_head(&self) -> watch::Receiver<Head> {
         self.head.subscribe()
-    }
-
-    /// Resolves with the reason once this node must stop: it needs another release, or its own disk or
-    /// ledger is in trouble.
-    pub async fn trouble(&self) -> Trouble {
-        let mut trouble = self.trouble.subscribe();
-        match trouble.wait_for(Option::is_some).await.as_deref() {
-            Ok(Some(reason)) => reason.clone(),
-            // The sender lives as long as the engine.
-            _ => std::future::pending().await,
-        }
-    }
-
-    /// Passes a result on; trouble of our own is announced.
-    fn watched<T, E: std::fmt::Display>(
-        &self,
-        result: Result<T, E>,
-        is_ours: impl Fn(&E) -> bool,
-    ) -> Result<T, E> {
-        if let Err(error) = &result
-            && is_ours(error)
-        {
-            self.stop_for(Trouble::Failed(error.to_string()));
-        }
-        result
-    }
-
-    /// Announces that the node must stop; the first reason stays.
-    fn stop_for(&self, trouble: Trouble) {
-        self.trouble.send_if_modified(|announced| {
-            let first = announced.is_none();
-            announced.get_or_insert(trouble);
-            first
-        });
-    }
-
-    /// Whether the rules of the next height are known; when they are not, the node stops.
-    ///
-    /// # Errors
-    /// With what is needed.
-    pub fn check_next_rules(&self) -> Result<(), UpgradeNeeded> {
-        let next = self.store.head().height.next();
-        self.schedule.at(next).map(drop).map_err(|unknown| {
-            let needed = UpgradeNeeded::from(unknown);
-            self.stop_for(needed.clone().into());
-            needed
-        })
-    }
-
-    /// Looks at bytes that are invalid here although a certificate of the next height names their
-    /// hash. When the header under that hash is of another version than ours, the node stops.
-    pub fn certified_elsewhere(&self, height: Height, block: &Hash, bytes: &[u8]) {
-        let Ok(rules) = self.schedule.at(height) else {
-            return;
-        };
-        if version_of(bytes) == Some(rules.version()) {
-            return;
-        }
-        let Some(certified) = header_version_under(block, bytes) else {
-            return;
-        };
-        self.stop_for(Trouble::Upgrade(UpgradeNeeded::Certified {
-            height,
-            certified,
-            ours: rules.version(),
-            known: listed(self.schedule.known_versions()),
-        }));
     }
 
     /// Who also holds the state takes the state's lock first.
@@ -585,10 +509,10 @@ impl Engine {
             self.verify_supply(head.height)?;
         }
         {
-            let base_fee = self.params().base_fee;
+            let rates = self.params().fee_rates();
             let state = self.store.state();
             let mut pools = self.pools();
-            let mut dropped = pools.transactions.set_base_fee(base_fee);
+            let mut dropped = pools.transactions.set_rates(rates);
             let gone =
                 pools
                     .transactions

@@ -11,8 +11,8 @@ use proofmill_chain::types::hash::AccountId;
 use proofmill_chain::types::params::Params;
 use proofmill_chain::types::validator::Validator;
 use proofmill_chain::upgrades::Upgrade;
-use serde::{Deserialize, Serialize};
 use proofmill_rpc::nearest::nearest;
+use serde::{Deserialize, Serialize};
 
 use crate::dev_keys;
 

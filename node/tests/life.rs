@@ -154,8 +154,11 @@ fn a_second_signal_ends_at_once() {
 fn a_worker_ends_in_time_while_its_node_is_silent() {
     let place = tempfile::tempdir().expect("a directory");
     let home = place.path().join("worker");
-    let made = command().args(["keys", "new", "op", "--home"]).arg(&home);
-    assert!(made.output().expect("the program runs").status.success());
+    let made = command()
+        .args(["keys", "new", "op", "--home"])
+        .arg(&home)
+        .output();
+    assert!(made.expect("the program runs").status.success());
     fs::copy(
         home.join("keys/accounts/op.json"),
         home.join("keys/worker.json"),
@@ -204,8 +207,11 @@ fn what_the_system_does_not_grant_is_named_with_what_is_needed() {
     assert!(!home.join("data/db").exists());
 
     let worker = place.path().join("worker");
-    let made = command().args(["keys", "new", "op", "--home"]).arg(&worker);
-    assert!(made.output().expect("the program runs").status.success());
+    let made = command()
+        .args(["keys", "new", "op", "--home"])
+        .arg(&worker)
+        .output();
+    assert!(made.expect("the program runs").status.success());
     fs::copy(
         worker.join("keys/accounts/op.json"),
         worker.join("keys/worker.json"),

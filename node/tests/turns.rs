@@ -6,6 +6,7 @@ use proofmill_chain::crypto::verify::BatchSecret;
 use proofmill_chain::pipeline::SeenTransactions;
 use proofmill_chain::types::block::Certificate;
 use proofmill_chain::types::units::{Height, Round};
+use proofmill_chain::upgrades::{RELEASED, Schedule};
 use proofmill_node::bench::workload::{Pattern, Shape, Workload};
 use proofmill_node::dev_keys;
 use proofmill_node::engine::{Engine, EngineError, EngineParts, ValidatorKeys};
@@ -22,12 +23,14 @@ fn a_block_is_committed_only_in_its_round_or_a_later_one() {
     let genesis = Workload::new(shape, &|_, _, _| {}).genesis().clone();
     let engine = Engine::new(EngineParts {
         store: Store::open(&place.path().join("engine"), &genesis).expect("a store"),
+        schedule: Schedule::new(&genesis, &[], RELEASED).expect("a schedule"),
         genesis,
         keys: ValidatorKeys {
             consensus: dev_keys::validator(0),
             beacon: dev_keys::beacon(0),
         },
         secret: BatchSecret::new([1; 32]),
+        keys_cached_max: 1_024,
         seen: SeenTransactions::new(64, 1),
         idle: Duration::from_secs(1),
         verify_supply_every: 1,

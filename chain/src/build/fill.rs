@@ -261,7 +261,11 @@ impl<'b, 'a> Filling<'b, 'a> {
             if let Err(reason) = self.executor.admits(&prepared)? {
                 return Ok(Err(reason));
             }
-            prepared.program = judge(candidate.signed(), self.context.machine, self.context.rules.params().machine_version);
+            prepared.program = judge(
+                candidate.signed(),
+                self.context.machine,
+                self.context.rules.params().machine_version,
+            );
         }
         self.executor.transaction(&prepared)
     }

@@ -203,7 +203,7 @@ impl Executor<'_> {
             id,
             sender,
             spec,
-            program.machine_version,
+            &program,
             escrow,
             self.context.height,
             index,

@@ -18,8 +18,8 @@ pub(crate) fn fee_of(
     params: &Params,
 ) -> Result<Amount, Inadmissible> {
     params
-        .base_fee
-        .checked_mul(transaction.weight(bytes).get())
+        .fee_rates()
+        .fee(transaction, bytes)
         .ok_or(Inadmissible::FeeOverflow)
 }
 

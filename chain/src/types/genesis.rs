@@ -299,6 +299,7 @@ impl Genesis {
             ("timeouts_per_block_max", p.timeouts_per_block_max.into()),
             ("commit_window_blocks", p.commit_window_blocks),
             ("commit_gas_per_ms", p.commit_gas_per_ms),
+            ("commit_program_bytes_per_ms", p.commit_program_bytes_per_ms),
             ("reveal_window_blocks", p.reveal_window_blocks),
             ("block_ms_max", p.block_ms_max),
             ("replicas_max", p.replicas_max.into()),

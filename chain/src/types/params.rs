@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::types::hash::Hash;
+use crate::types::transaction::{Action, Transaction};
 use crate::types::units::{Amount, Gas, MachineVersion};
 
 /// Shares of a task's pay are in parts of this many.
@@ -27,6 +28,9 @@ pub struct Params {
     pub block_program_bytes_max: u32,
     /// Fee in grain per unit of weight; burned.
     pub base_fee: Amount,
+    /// Grain per byte of a module that a transaction publishes, a part of its fee; burned. Every node
+    /// judges the module and keeps it for good, whether it is used or not.
+    pub module_byte_price: Amount,
     /// Blocks between a task's submission and the block whose beacon may draw its workers.
     pub assign_delay: u64,
     /// Most seats drawn in a block.
@@ -39,6 +43,8 @@ pub struct Params {
     pub commit_window_ms: u64,
     /// Gas per millisecond by which the commit window grows with a task's gas limit.
     pub commit_gas_per_ms: u64,
+    /// Bytes of its program per millisecond by which a task's commit window grows: the worker compiles it.
+    pub commit_program_bytes_per_ms: u64,
     /// Least length of the reveal window in blocks.
     pub reveal_window_blocks: u64,
     /// Least length of the reveal window in protocol time, milliseconds.
@@ -78,9 +84,42 @@ pub struct Params {
 }
 
 impl Params {
+    /// What a transaction costs without tip.
+    #[must_use]
+    pub const fn fee_rates(&self) -> FeeRates {
+        FeeRates {
+            base_fee: self.base_fee,
+            module_byte_price: self.module_byte_price,
+        }
+    }
+
     /// The hash that headers carry.
     #[must_use]
     pub fn hash(&self) -> Hash {
         Hash::of("proofmill/params/v1", &[&crate::codec::encode(self)])
+    }
+}
+
+/// What fees are made of (protocol §3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FeeRates {
+    /// Grain per unit of weight.
+    pub base_fee: Amount,
+    /// Grain per byte of a published module.
+    pub module_byte_price: Amount,
+}
+
+impl FeeRates {
+    /// The fee, without tip, of a transaction of so many encoded bytes; `None` beyond 64 bits.
+    #[must_use]
+    pub fn fee(&self, transaction: &Transaction, encoded_bytes: usize) -> Option<Amount> {
+        let weight = transaction.weight(encoded_bytes).get();
+        let module = match &transaction.action {
+            Action::PublishProgram { module } => module.len() as u64,
+            _ => 0,
+        };
+        self.base_fee
+            .checked_mul(weight)?
+            .checked_add(self.module_byte_price.checked_mul(module)?)
     }
 }

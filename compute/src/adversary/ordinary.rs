@@ -27,6 +27,9 @@ pub fn ordinary(programs: &[&[u8]], bytes: usize) -> Result<Vec<u8>, ProgramErro
     build(&sources, bytes).map_err(|error| ProgramError::Invalid(error.to_string()))
 }
 
+/// Bytes of the other sections.
+const ROOM: usize = 300;
+
 struct Source<'a> {
     module: &'a [u8],
     facts: Facts,
@@ -100,17 +103,16 @@ fn build(sources: &[Source<'_>], bytes: usize) -> Result<Vec<u8>, Error> {
         first_global += source.facts.globals;
         shifts.push(shift);
     }
-    let mut written = 0;
     // Every function once, so that each call finds its callee; then again, as long as there is room.
     'rounds: for round in 0.. {
         for (source, shift) in sources.iter().zip(&mut shifts) {
             for (body, ty) in source.bodies.iter().zip(&source.facts.signatures.functions) {
-                if round > 0 && written + body.range().len() + 512 > bytes {
+                let written = code.byte_len() + 2 * functions.len() as usize;
+                if round > 0 && written + body.range().len() + ROOM > bytes {
                     break 'rounds;
                 }
                 functions.function(shift.types + ty);
                 shift.parse_function_body(&mut code, body.clone())?;
-                written += body.range().len() + 4;
             }
         }
     }

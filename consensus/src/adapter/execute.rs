@@ -15,7 +15,8 @@ use super::{Adapter, Certified, Pending, Serving};
 use crate::application::Application;
 use crate::context::{self, Chain};
 use crate::core::{
-    Answer, SyncOutcome, Command, Event, Job, Loaded, PartMessage, Stored, Timer, Verdict, announcement_bytes, split,
+    Answer, Command, Event, Job, Loaded, PartMessage, Stored, SyncOutcome, Timer, Verdict,
+    announcement_bytes, split,
 };
 use crate::undecided::UndecidedProposal;
 use crate::wire::{self, DECIDED_MAX};

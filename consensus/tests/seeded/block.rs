@@ -5,7 +5,7 @@ use std::sync::Arc;
 use proofmill_chain::codec;
 use proofmill_chain::types::block::Header;
 use proofmill_chain::types::hash::{AccountId, Blob, Hash, Signature, VrfOutput, VrfProof};
-use proofmill_chain::types::units::{Amount, Height, Round};
+use proofmill_chain::types::units::{Amount, Height, ProtocolVersion, Round};
 use serde::{Deserialize, Serialize};
 
 use crate::keyed;
@@ -53,6 +53,7 @@ impl Plan {
     pub(crate) fn header(&self) -> Header {
         let salt = [self.salt, self.padding as u64].map(u64::to_le_bytes);
         Header {
+            version: ProtocolVersion::new(1),
             chain: CHAIN,
             height: self.height,
             round: self.round,

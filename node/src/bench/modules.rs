@@ -6,7 +6,8 @@
 //! patterns ─ fill ─────▶ worst module ────┴─▶ validate, compile ─▶ lines with ratios ─▶ table, JSON
 //! worst module, in parts ─▶ block ─ validate on so many threads ─▶ ms
 //! ```
-//! Times are processor time of the measuring thread, so other load on the machine changes them little.
+//! Other load on the machine changes the times little: of many short ones the least counts, and what
+//! takes long is told in processor time of its thread, which the kernel counts in ticks.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +25,7 @@ const EXAMPLES: [&[u8]; 2] = [
 /// Fewest bytes of a module: below, what every module costs hides what its bytes cost.
 pub const BYTES_MIN: usize = 4_096;
 /// Times that a module is validated; the fastest one counts.
-const VALIDATIONS: usize = 5;
+const VALIDATIONS: usize = 20;
 /// A block's modules are of these sizes: parts of its limit.
 const BLOCK_PARTS: [usize; 4] = [1, 2, 16, 256];
 
@@ -189,9 +190,10 @@ fn line(
 ) -> Result<ModuleLine, ModulesError> {
     let mut validate = Duration::MAX;
     for _ in 0..VALIDATIONS {
-        let (taken, result) = processor_time(|| Program::compile_check(module, limits));
+        let begin = Instant::now();
+        let result = Program::compile_check(module, limits);
+        validate = validate.min(begin.elapsed());
         result?;
-        validate = validate.min(taken);
     }
     let program = Program::load(module, limits)?;
     let compile = if options.compile {
@@ -306,7 +308,7 @@ mod tests {
             block_bytes: 65_536,
         };
         let report = measure_modules(&options, &|_, _| {}).expect("it can be measured");
-        assert!(report.ordinary.bytes.abs_diff(16_384) < 1_024);
+        assert!(report.ordinary.bytes.abs_diff(16_384) < 2_048);
         let [line] = report.patterns.as_slice() else {
             panic!("{report:?}");
         };

@@ -49,11 +49,9 @@ impl Named {
     }
 
     /// The error, which is a member of an object that was printed already.
-    pub(crate) const fn printed(self) -> Self {
-        Self {
-            printed: true,
-            ..self
-        }
+    pub(crate) fn printed(mut self) -> Self {
+        self.printed = true;
+        self
     }
 
     /// The member `error` of an object.

@@ -69,7 +69,13 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let outcome = runtime.block_on(start::run(home, config, global.known, args.ready_file, stop));
+    let outcome = runtime.block_on(start::run(
+        home,
+        config,
+        global.known,
+        args.ready_file,
+        stop,
+    ));
     runtime.shutdown_timeout(LAST_WORK);
     match &outcome {
         Ok(()) => tracing::info!("stopped"),

@@ -7,6 +7,7 @@ use proofmill_chain::codec;
 use proofmill_chain::crypto::sign::SecretKey;
 use proofmill_chain::task::escrow;
 use proofmill_chain::types::hash::{AccountId, Hash, Signature};
+use proofmill_chain::types::params::FeeRates;
 use proofmill_chain::types::transaction::{Action, SignedTransaction, Transaction};
 use proofmill_chain::types::units::{Amount, Height};
 use proofmill_rpc::api::{BlockSummary, ReceiptResult, ReceiptView};
@@ -52,16 +53,18 @@ pub struct Wallet {
     key: SecretKey,
 }
 
-/// The fee that the chain takes for a transaction, without tip: weight × base fee.
+/// The fee that the chain takes for a transaction, without tip.
 ///
 /// # Errors
 /// When it does not fit into 64 bits.
-pub fn fee(signed: &SignedTransaction, base_fee: Amount) -> Result<Amount, Error> {
+pub fn fee(signed: &SignedTransaction, rates: FeeRates) -> Result<Amount, Error> {
     // The encoding has fixed widths: neither amounts nor signatures change its length.
-    let weight = signed.transaction.weight(codec::encode(signed).len());
-    base_fee
-        .checked_mul(weight.get())
-        .ok_or(Error::FeeOverflow { weight, base_fee })
+    let bytes = codec::encode(signed).len();
+    let fee = rates.fee(&signed.transaction, bytes);
+    fee.ok_or_else(|| Error::FeeOverflow {
+        weight: signed.transaction.weight(bytes),
+        base_fee: rates.base_fee,
+    })
 }
 
 /// What an action takes from its sender beside the fee.
@@ -113,7 +116,15 @@ impl Wallet {
         let sender = self.client.account(&self.account())?;
         let mut signed = self.unsigned(action, options, &head);
         signed.transaction.nonce = sender.next_nonce;
-        self.price(&mut signed, options, head.base_fee)?;
+        let rates = FeeRates {
+            base_fee: head.base_fee,
+            // Asked for only where it counts.
+            module_byte_price: match action {
+                Action::PublishProgram { .. } => self.client.params()?.module_byte_price,
+                _ => Amount::ZERO,
+            },
+        };
+        self.price(&mut signed, options, rates)?;
         let cost = signed.transaction.max_fee;
         let spent = spends(action);
         let balance = |account, what, needed, available| Error::Balance {
@@ -212,9 +223,9 @@ impl Wallet {
         &self,
         signed: &mut SignedTransaction,
         options: &Options,
-        base_fee: Amount,
+        rates: FeeRates,
     ) -> Result<(), Error> {
-        let fee = fee(signed, base_fee)?;
+        let fee = fee(signed, rates)?;
         let needed = fee.saturating_plus(options.tip.get());
         let max_fee = options.max_fee.unwrap_or(needed);
         if needed > max_fee {
@@ -306,6 +317,7 @@ mod tests {
     use proofmill_chain::crypto::sign::SecretKey;
     use proofmill_chain::crypto::verify::{Item, verify};
     use proofmill_chain::types::hash::{Blob, Hash, Signature};
+    use proofmill_chain::types::params::FeeRates;
     use proofmill_chain::types::task::{Mode, Requirements, TaskSpec};
     use proofmill_chain::types::transaction::{Action, SignedTransaction, TRANSACTION_BYTES_MAX};
     use proofmill_chain::types::units::{Amount, Gas, Height};
@@ -316,6 +328,10 @@ mod tests {
     use crate::client::{Client, Error};
 
     const BASE_FEE: Amount = Amount::new(8);
+    const RATES: FeeRates = FeeRates {
+        base_fee: BASE_FEE,
+        module_byte_price: Amount::new(1_000),
+    };
 
     fn key(index: u8) -> SecretKey {
         SecretKey::from_seed(&[index; 32])
@@ -398,7 +414,7 @@ mod tests {
     fn made(action: &Action, options: &Options) -> Result<SignedTransaction, Error> {
         let wallet = wallet();
         let mut signed = wallet.unsigned(action, options, &head());
-        wallet.price(&mut signed, options, BASE_FEE)?;
+        wallet.price(&mut signed, options, RATES)?;
         wallet.sign(&mut signed, options);
         Ok(signed)
     }
@@ -416,10 +432,16 @@ mod tests {
                 let name = action.name();
                 // The chain's rule: the weight counts the bytes that check_transaction counts.
                 let bytes = check_transaction(&signed, &genesis()).expect(name);
-                let asked = BASE_FEE.checked_mul(signed.transaction.weight(bytes).get());
+                let module = match &action {
+                    Action::PublishProgram { module } => 1_000 * module.len() as u64,
+                    _ => 0,
+                };
+                let asked = BASE_FEE
+                    .checked_mul(signed.transaction.weight(bytes).get())
+                    .map(|fee| fee.saturating_plus(module));
                 let paid = signed.transaction.max_fee.checked_sub(Amount::new(21));
                 assert_eq!(paid, asked, "{name}");
-                assert_eq!(fee(&signed, BASE_FEE).ok(), asked, "{name}");
+                assert_eq!(fee(&signed, RATES).ok(), asked, "{name}");
                 assert_eq!(signed.transaction.expires_at, Height::new(107));
                 let decoded = codec::decode::<_, TRANSACTION_BYTES_MAX>(&codec::encode(&signed));
                 assert_eq!(decoded.as_ref(), Ok(&signed), "{name}");
@@ -466,7 +488,14 @@ mod tests {
     #[test]
     fn a_fee_beyond_64_bits_is_refused() {
         let signed = made(&actions()[0], &Options::default()).expect("the default");
-        let refused = fee(&signed, Amount::new(u64::MAX)).expect_err("too much");
+        let refused = fee(
+            &signed,
+            FeeRates {
+                base_fee: Amount::new(u64::MAX),
+                ..RATES
+            },
+        )
+        .expect_err("too much");
         assert!(matches!(refused, Error::FeeOverflow { .. }));
     }
 

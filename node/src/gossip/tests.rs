@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use libp2p::Multiaddr;
 use proofmill_chain::types::hash::Hash;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use zeroize::Zeroizing;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use proofmill_chain::execute::spends;
 use proofmill_chain::pipeline::VerifiedTransaction;
 use proofmill_chain::types::hash::{AccountId, Hash};
+use proofmill_chain::types::params::FeeRates;
 use proofmill_chain::types::transaction::Transaction;
 use proofmill_chain::types::units::{Amount, Height, Nonce};
 
@@ -41,9 +42,11 @@ pub(super) struct Entry {
 impl Terms {
     /// The terms of a transaction of `bytes` encoded bytes; `None` when fee and tip do not fit into 64
     /// bits.
-    pub(super) fn of(transaction: &Transaction, bytes: usize, base_fee: Amount) -> Option<Self> {
+    pub(super) fn of(transaction: &Transaction, bytes: usize, rates: FeeRates) -> Option<Self> {
         let weight = transaction.weight(bytes).get();
-        let cost = base_fee.checked_mul(weight)?.checked_add(transaction.tip)?;
+        let cost = rates
+            .fee(transaction, bytes)?
+            .checked_add(transaction.tip)?;
         let rate = (u128::from(transaction.tip.get()) << 32) / u128::from(weight.max(1));
         Some(Self {
             sender: transaction.sender,

@@ -12,6 +12,7 @@ use proofmill_chain::pipeline::VerifiedTransaction;
 use proofmill_chain::state::StateError;
 use proofmill_chain::types::account::Account;
 use proofmill_chain::types::hash::{AccountId, Hash};
+use proofmill_chain::types::params::FeeRates;
 use proofmill_chain::types::transaction::{SignedTransaction, TRANSACTION_BYTES_MAX, Transaction};
 use proofmill_chain::types::units::{Amount, Height, Nonce};
 
@@ -65,7 +66,7 @@ struct Charged {
 #[derive(Clone, Debug)]
 pub struct Mempool {
     genesis: Hash,
-    base_fee: Amount,
+    rates: FeeRates,
     limits: MempoolLimits,
     /// Never an empty queue; nonces in a queue are consecutive.
     queues: BTreeMap<AccountId, VecDeque<Entry>>,
@@ -82,10 +83,10 @@ pub struct Mempool {
 impl Mempool {
     /// An empty pool for the chain with this genesis hash and base fee.
     #[must_use]
-    pub const fn new(genesis: Hash, base_fee: Amount, limits: MempoolLimits) -> Self {
+    pub const fn new(genesis: Hash, rates: FeeRates, limits: MempoolLimits) -> Self {
         Self {
             genesis,
-            base_fee,
+            rates,
             limits,
             queues: BTreeMap::new(),
             by_id: BTreeMap::new(),
@@ -253,20 +254,20 @@ impl Mempool {
         Ok(dropped)
     }
 
-    /// Prices the waiting transactions by another base fee. One that no longer gives enough goes, and with
+    /// Prices the waiting transactions by other rates. One that no longer gives enough goes, and with
     /// it the later ones of its sender; gives their ids.
-    pub fn set_base_fee(&mut self, base_fee: Amount) -> Vec<Hash> {
-        if base_fee == self.base_fee {
+    pub fn set_rates(&mut self, rates: FeeRates) -> Vec<Hash> {
+        if rates == self.rates {
             return Vec::new();
         }
-        let before = std::mem::replace(self, Self::new(self.genesis, base_fee, self.limits));
+        let before = std::mem::replace(self, Self::new(self.genesis, rates, self.limits));
         self.sequence = before.sequence;
         let mut dropped = Vec::new();
         for queue in before.queues.into_values() {
             let mut queue = queue.into_iter();
             for entry in queue.by_ref() {
                 let transaction = &entry.transaction.signed().transaction;
-                let terms = Terms::of(transaction, entry.terms.bytes, base_fee);
+                let terms = Terms::of(transaction, entry.terms.bytes, rates);
                 match terms.filter(|terms| terms.cost <= terms.max_fee) {
                     Some(terms) => self.push(Entry { terms, ..entry }),
                     None => {
@@ -281,7 +282,7 @@ impl Mempool {
     }
 
     fn terms(&self, transaction: &Transaction, bytes: usize) -> Result<Terms, InsertError> {
-        Terms::of(transaction, bytes, self.base_fee).ok_or(InsertError::FeeTooLow {
+        Terms::of(transaction, bytes, self.rates).ok_or(InsertError::FeeTooLow {
             needed: Amount::new(u64::MAX),
             max_fee: transaction.max_fee,
         })

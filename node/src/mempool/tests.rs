@@ -13,6 +13,7 @@ use proofmill_chain::pipeline::VerifiedTransaction;
 use proofmill_chain::state::StateError;
 use proofmill_chain::types::account::Account;
 use proofmill_chain::types::hash::{AccountId, Blob, Hash, Signature};
+use proofmill_chain::types::params::FeeRates;
 use proofmill_chain::types::task::{Mode, Requirements, TaskSpec};
 use proofmill_chain::types::transaction::{Action, SignedTransaction, Transaction};
 use proofmill_chain::types::units::{Amount, Gas, Height, Nonce};
@@ -21,6 +22,10 @@ use proofmill_chain::types::worker::WorkerTerms;
 use super::{InsertError, Mempool, MempoolLimits, PoolCandidates};
 
 const BASE_FEE: Amount = Amount::new(8);
+const RATES: FeeRates = FeeRates {
+    base_fee: BASE_FEE,
+    module_byte_price: Amount::ZERO,
+};
 
 fn genesis() -> Hash {
     Hash::of("test/genesis", &[])
@@ -93,7 +98,7 @@ struct Fixture {
 impl Fixture {
     fn new(limits: MempoolLimits) -> Self {
         Self {
-            pool: Mempool::new(genesis(), BASE_FEE, limits),
+            pool: Mempool::new(genesis(), RATES, limits),
             state: State::default(),
         }
     }
@@ -478,7 +483,7 @@ fn a_block_takes_out_what_it_included_and_what_it_made_useless() {
 
 #[test]
 fn another_base_fee_prices_what_waits_anew() {
-    let mut pool = Mempool::new(genesis(), BASE_FEE, MempoolLimits::default());
+    let mut pool = Mempool::new(genesis(), RATES, MempoolLimits::default());
     let account = |_: &AccountId| {
         Ok(Account {
             balance: Amount::new(1_000_000),
@@ -488,7 +493,7 @@ fn another_base_fee_prices_what_waits_anew() {
     let with_max_fee = |sender, nonce, max_fee| {
         let mut signed = transfer(sender, nonce, 0);
         signed.transaction.max_fee = Amount::new(max_fee);
-        signed
+        verified(&signed)
     };
     let weight = {
         let signed = transfer(1, 0, 0);
@@ -508,13 +513,19 @@ fn another_base_fee_prices_what_waits_anew() {
         insert(with_max_fee(2, 1, 8 * weight)),
         insert(with_max_fee(2, 2, 9 * weight)),
     ];
-    assert!(pool.set_base_fee(BASE_FEE).is_empty());
+    assert!(pool.set_rates(RATES).is_empty());
     let bytes = pool.bytes();
-    assert_eq!(pool.set_base_fee(Amount::new(9)), gone);
+    assert_eq!(
+        pool.set_rates(FeeRates {
+            base_fee: Amount::new(9),
+            ..RATES
+        }),
+        gone
+    );
     assert_eq!((pool.len(), pool.bytes()), (2, bytes / 2));
     assert!(kept.iter().all(|id| pool.contains(id)));
     assert_eq!(pool.next_nonce(&id(2), Nonce::ZERO), Nonce::new(1));
-    assert_eq!(pool.select(EVERYTHING).len(), 2);
+    assert_eq!(drained(pool.candidates()).len(), 2);
     let refused = pool.insert(with_max_fee(2, 1, 8 * weight), Height::new(1), account);
     let needed = Amount::new(9 * weight);
     assert!(

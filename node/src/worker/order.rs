@@ -6,7 +6,7 @@
 
 use anyhow::{Context as _, Result, bail};
 use proofmill_chain::codec;
-use proofmill_chain::pipeline::verify_transaction;
+use proofmill_chain::crypto::verify::{Item, verify};
 use proofmill_chain::types::hash::{Blob, Hash};
 use proofmill_chain::types::params::Params;
 use proofmill_chain::types::task::{OUTPUT_BYTES_MAX, TaskSpec};
@@ -26,8 +26,14 @@ pub(super) fn order(encoding: &[u8], task: &Hash, genesis: &Hash) -> Result<Task
     if id != *task {
         bail!("the order of task {task} was asked for, the node gave transaction {id}");
     }
-    verify_transaction(&signed, genesis)
-        .with_context(|| format!("the signature of order {task} does not verify"))?;
+    let is_signed = verify(&Item {
+        key: signed.transaction.sender.as_bytes(),
+        message: &signed.transaction.sign_bytes(genesis),
+        signature: signed.signature.as_bytes(),
+    });
+    if !is_signed {
+        bail!("the signature of order {task} does not verify");
+    }
     match signed.transaction.action {
         Action::SubmitTask(spec) => Ok(spec),
         other => bail!("transaction {task} is a {}, not an order", other.name()),
@@ -143,7 +149,7 @@ mod tests {
     fn another_program_makes_no_job() {
         let genesis = include_str!("../../../genesis.json");
         let genesis = crate::genesis_file::parse("genesis.json".as_ref(), genesis);
-        let params = genesis.expect("the devnet's genesis").params;
+        let params = genesis.expect("the devnet's genesis").genesis.params;
         let made = job(spec(), program(), &params).expect("the program");
         assert_eq!(made.input, spec().input);
         let other = Blob::new(b"\0asm another".to_vec());

@@ -101,14 +101,14 @@ mod tests {
         assert_eq!(hex::encode(expected), OUTPUT);
         let (_, output) = compute(
             &Job {
-            program: Blob::new(PROGRAM.to_vec()),
-            input: Blob::new(INPUT.to_vec()),
-            gas_limit: Gas::new(GAS),
-            memory_pages: PAGES,
-            steps_max: 1,
-            step_gas_max: Gas::new(GAS),
-            output_bytes_max: 64,
-        },
+                program: Blob::new(PROGRAM.to_vec()),
+                input: Blob::new(INPUT.to_vec()),
+                gas_limit: Gas::new(GAS),
+                memory_pages: PAGES,
+                steps_max: 1,
+                step_gas_max: Gas::new(GAS),
+                output_bytes_max: 64,
+            },
             &mut || {},
         )
         .expect("this host computes");

@@ -6,7 +6,7 @@ use proofmill_chain::crypto::sign::SecretKey;
 use proofmill_chain::finality::VoteKind;
 use proofmill_chain::types::block::Header;
 use proofmill_chain::types::hash::{Hash, VrfOutput, VrfProof};
-use proofmill_chain::types::units::{Amount, Height, Round};
+use proofmill_chain::types::units::{Amount, Height, ProtocolVersion, Round};
 use proofmill_signer::{Block, Proposal, Record, Vote};
 
 pub(crate) fn key() -> SecretKey {
@@ -47,6 +47,7 @@ pub(crate) fn proposal(height: u64, round: u32, number: u8) -> Proposal {
 /// A header whose content depends on `number`.
 pub(crate) fn header(height: u64, round: u32, number: u8) -> Header {
     Header {
+        version: ProtocolVersion::new(1),
         chain: chain(),
         height: Height::new(height),
         round: Round::new(round),

@@ -7,6 +7,7 @@ use proofmill_chain::assign::{Bar, bar, seat_bond};
 use proofmill_chain::task;
 use proofmill_chain::types::hash::{AccountId, Hash};
 use proofmill_chain::types::params::Params;
+use proofmill_chain::types::record::Program;
 use proofmill_chain::types::task::{Task, TaskSpec};
 use proofmill_chain::types::units::{Amount, Height};
 use proofmill_chain::types::worker::Worker;
@@ -21,11 +22,29 @@ pub(super) fn check(
     session: &Session,
     requester: AccountId,
     spec: &TaskSpec,
+    program_bytes: usize,
     escrow: Amount,
 ) -> anyhow::Result<()> {
     let params = session.client.params()?;
     let head = session.client.head()?.height;
-    let task = task::open(Hash::default(), requester, spec, escrow, head.next(), 0);
+    let program = Program {
+        id: spec.program,
+        publisher: requester,
+        machine_version: params.machine_version,
+        bytes: u32::try_from(program_bytes).unwrap_or(u32::MAX),
+        memory_pages_min: 0,
+        memory_pages_max: spec.memory_pages,
+        published_at: head,
+    };
+    let task = task::open(
+        Hash::ZERO,
+        requester,
+        spec,
+        &program,
+        escrow,
+        head.next(),
+        0,
+    );
     let look = Eligibility::of(&session.client.all_workers()?, &task, &params, head.next());
     if look.operators >= usize::from(task.mode.seats()) {
         return Ok(());

@@ -59,7 +59,13 @@ pub(crate) fn run(args: &Submit, node: &NodeArgs, global: &Global) -> anyhow::Re
     let wallet = wallet(&session, args.from.as_deref())?;
     let options = args.sending.options(&session)?;
     if !args.wait_for_workers {
-        eligibility::check(&session, wallet.account(), &order.spec, escrow)?;
+        eligibility::check(
+            &session,
+            wallet.account(),
+            &order.spec,
+            order.program.len(),
+            escrow,
+        )?;
     }
     let started = Instant::now();
     let published = publish(&session, &wallet, &order, &options)?;

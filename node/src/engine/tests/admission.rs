@@ -23,9 +23,12 @@ use zeroize::Zeroizing;
 use super::super::{AdmitError, Engine, EngineParts, Taken, ValidatorKeys};
 use crate::admission::admit_all;
 use crate::engine::GossipVerdict;
-use crate::gossip::{Acceptance, Gossip, GossipConfig, GossipHandle, Inbox, Multiaddr, Topic};
+use crate::gossip::{
+    Acceptance, Gossip, GossipConfig, GossipHandle, Inbox, KEEP_ALIVE, Multiaddr, Topic,
+};
 use crate::store::Store;
 use crate::{dev_keys, genesis_file};
+use proofmill_chain::upgrades::{RELEASED, Schedule};
 
 /// What each account of the tests has.
 const FUNDS: u64 = 1_000_000_000;
@@ -38,7 +41,8 @@ fn account(number: u32) -> SecretKey {
 /// The development network's genesis with `accounts` more accounts.
 fn genesis(accounts: u32) -> Genesis {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../genesis.json");
-    let mut genesis = genesis_file::load(&path).expect("the project's genesis");
+    let file = genesis_file::load(&path).expect("the project's genesis");
+    let mut genesis = file.genesis;
     genesis
         .accounts
         .extend((0..accounts).map(|number| GenesisAccount {
@@ -57,12 +61,14 @@ fn engine(place: &Path, genesis: Genesis) -> Engine {
         .expect("validators have development keys");
     let engine = Engine::new(EngineParts {
         store: Store::open(place, &genesis).expect("a store"),
+        schedule: Schedule::new(&genesis, &[], RELEASED).expect("a schedule"),
         genesis,
         keys: ValidatorKeys {
             consensus: dev_keys::validator(index),
             beacon: dev_keys::beacon(index),
         },
         secret: BatchSecret::new([1; 32]),
+        keys_cached_max: 1_024,
         seen: SeenTransactions::new(1 << 14, 1),
         idle: Duration::from_secs(1),
         verify_supply_every: 1,
@@ -493,6 +499,8 @@ fn gossiping(engine: &Engine, seed: u8, peers: &[Multiaddr]) -> (GossipHandle, I
         peers: peers.to_vec(),
         seed: Zeroizing::new([seed; 32]),
         genesis: engine.genesis_hash(),
+        upgrades: engine.schedule().hash(),
+        keep_alive: KEEP_ALIVE,
     };
     Gossip::start(&config).expect("it starts")
 }

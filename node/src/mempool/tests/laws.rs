@@ -9,7 +9,7 @@ use proofmill_chain::types::transaction::SignedTransaction;
 use proofmill_chain::types::units::{Height, Nonce};
 use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, proptest};
 
-use super::{BASE_FEE, State, fee, genesis, id, publish, transfer, verified};
+use super::{RATES, State, fee, genesis, id, publish, transfer, verified};
 use crate::mempool::{InsertError, Mempool, MempoolLimits};
 
 #[derive(Clone, Debug)]
@@ -74,7 +74,7 @@ proptest! {
         calls in prop::collection::vec(call(), 1..120)
     ) {
         let limits = MempoolLimits { bytes_max: 4_000, transactions_max: 9, per_sender_max: 4 };
-        let mut pool = Mempool::new(genesis(), BASE_FEE, limits);
+        let mut pool = Mempool::new(genesis(), RATES, limits);
         let state = State::default();
         for account in 0..5 {
             state.set(account, 60_000, 0);
