@@ -4,22 +4,21 @@
 //! next. The block is valid whatever the candidates, and a function of them, their order and the parent.
 
 mod fill;
+mod signer;
 mod source;
 
 use self::fill::{Filled, Filling, Room, draw_block, signed};
+pub use self::signer::{BuildError, ProposerSigner, UnguardedKeys, Unsigned};
 use self::source::Listed;
 pub use self::source::TransactionSource;
 use crate::check::Roots;
-use crate::crypto::sign::SecretKey;
-use crate::crypto::vrf;
-use crate::execute::{BlockContext, Executor, Inadmissible, beacon_message};
+use crate::execute::{BlockContext, Executor, Inadmissible};
 use crate::merkle;
 use crate::pipeline::{Context, tree_after};
-use crate::state::StateError;
 use crate::state::accounts::Accounts;
 use crate::state::overlay::Overlay;
 use crate::task::Void;
-use crate::types::block::{Block, Certificate, Header, block_sign_bytes};
+use crate::types::block::{Block, Certificate, Header};
 use crate::types::hash::{Hash, Signature, VrfOutput, VrfProof};
 use crate::types::task::AttestationMessage;
 use crate::types::transaction::SignedTransaction;
@@ -71,43 +70,41 @@ pub struct Built {
 /// `time_ms` is the proposer's clock; the block's time is at least one more than its parent's.
 ///
 /// # Errors
-/// When the state cannot be read.
+/// When the state cannot be read, or the signer declines.
 pub fn build(
     context: &Context<'_>,
     round: Round,
     time_ms: u64,
-    key: &SecretKey,
-    beacon_key: &SecretKey,
+    signer: &dyn ProposerSigner,
     candidates: Candidates,
-) -> Result<Built, StateError> {
+) -> Result<Built, BuildError> {
     let offer = Offer {
         transactions: &mut Listed::new(candidates.transactions, context.genesis),
         attestations: candidates.attestations,
         certificate: candidates.certificate,
     };
-    build_from(context, round, time_ms, key, beacon_key, offer)
+    build_from(context, round, time_ms, signer, offer)
 }
 
 /// [`build`] from candidates that are drawn as the block fills.
 ///
 /// # Errors
-/// When the state cannot be read.
+/// When the state cannot be read, or the signer declines.
 pub fn build_from(
     context: &Context<'_>,
     round: Round,
     time_ms: u64,
-    key: &SecretKey,
-    beacon_key: &SecretKey,
+    signer: &dyn ProposerSigner,
     offer: Offer<'_>,
-) -> Result<Built, StateError> {
+) -> Result<Built, BuildError> {
     let mut overlay = Overlay::new(context.state);
     let chain = overlay.chain()?;
     let validators = overlay.validators()?;
     let height = context.parent_height.next();
     let proposer = validators.proposer(height, round);
     let time_ms = time_ms.max(chain.time_ms.saturating_add(1));
-    let message = beacon_message(context.genesis, &chain.beacon, height);
-    let (beacon_proof, beacon_output) = vrf::prove(beacon_key, &message);
+    let (beacon_proof, beacon_output) =
+        signer.prove_beacon(context.genesis, &chain.beacon, height)?;
     let drawn = draw_block(Room::all(context.rules.params()), offer.transactions);
     let accounts = Accounts::load(context.state, &signed(&drawn))?;
     let mut executor = Executor::begin(
@@ -171,7 +168,7 @@ pub fn build_from(
     block.header.receipts_root = merkle::root_of_values(&effects.receipts);
     block.header.state_root = tree_after(context.tree, &effects.writes).root();
     let hash = block.header.hash();
-    block.proposer_signature = key.sign(&block_sign_bytes(&hash));
+    block.proposer_signature = signer.sign_header(&block.header)?;
     Ok(Built {
         block,
         hash,

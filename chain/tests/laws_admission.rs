@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use common::{STEP_MS, World, claim, id, key, key_of, nonce, salt, spec, terms, transfer};
-use proofmill_chain::build::{Built, Offer, TransactionSource, build_from};
+use proofmill_chain::build::{Built, Offer, TransactionSource, UnguardedKeys, build_from};
 use proofmill_chain::codec;
 use proofmill_chain::execute::{Prepared, spends, try_transaction};
 use proofmill_chain::pipeline::{VerifiedTransaction, judge};
@@ -312,8 +312,10 @@ fn from(world: &World, source: &mut dyn TransactionSource) -> Built {
         &world.context(),
         Round::new(0),
         world.time_ms + STEP_MS,
-        key_of(&proposer.key),
-        key_of(&proposer.beacon_key),
+        &UnguardedKeys {
+            consensus: key_of(&proposer.key),
+            beacon: key_of(&proposer.beacon_key),
+        },
         offer,
     )
     .expect("the state is readable and lawful")

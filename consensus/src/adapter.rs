@@ -23,15 +23,16 @@ use arc_malachitebft_core_consensus::ProposedValue;
 use arc_malachitebft_core_types::{HeightParams, LinearTimeouts};
 use arc_malachitebft_engine::consensus::ConsensusRef;
 use arc_malachitebft_engine::host::{Next, SyncedValueOutcome};
-use proofmill_chain::crypto::sign::SecretKey;
-use proofmill_chain::types::hash::Hash;
+use proofmill_chain::types::hash::{AccountId, Hash};
 use proofmill_chain::types::units::{Height, Round};
+use proofmill_signer::Signer;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 
 use crate::application::Application;
 use crate::context::{self, Chain};
 use crate::core::{Core, CoreConfig, Event, Now, Ticket, Timer};
+use crate::signing::FOLLOWER;
 
 /// How often the distance to the other validators' clocks is worked out anew.
 const CLOCKS_INTERVAL: Duration = Duration::from_secs(1);
@@ -40,12 +41,20 @@ const CLOCKS_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) struct AdapterParts {
     pub(crate) app: Arc<dyn Application>,
     pub(crate) chain: Hash,
-    pub(crate) key: SecretKey,
+    /// Signs announcements; an engine without one never proposes.
+    pub(crate) signer: Option<Arc<dyn Signer>>,
     pub(crate) timeouts: LinearTimeouts,
     pub(crate) block_bytes_max: usize,
     pub(crate) network: mpsc::Sender<NetworkMsg<Chain>>,
     /// The engine's consensus actor.
     pub(crate) consensus: ConsensusRef<Chain>,
+}
+
+impl AdapterParts {
+    fn me(&self) -> AccountId {
+        let signer = self.signer.as_ref();
+        signer.map_or(FOLLOWER.0, |signer| signer.key())
+    }
 }
 
 /// What others may learn of the adapter and tell it.
@@ -144,7 +153,7 @@ impl Adapter {
         let mut serving = Serving {
             core: Core::new(CoreConfig {
                 chain: self.parts.chain,
-                me: self.parts.key.public(),
+                me: self.parts.me(),
                 block_bytes_max: self.parts.block_bytes_max,
             }),
             started: Instant::now(),

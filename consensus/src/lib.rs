@@ -15,11 +15,16 @@
 
 mod adapter;
 mod application;
+mod caught_up;
 mod codec;
 mod context;
 #[doc(hidden)]
 pub mod core;
 mod engine;
+mod network;
+mod observer;
+mod own_log;
+mod sightings;
 mod signing;
 mod undecided;
 mod wire;
@@ -27,6 +32,8 @@ mod wire;
 pub use application::{AppError, Application, DecidedBlock, ProposedBlock};
 pub use core::{BlockFacts, CLOCK_DRIFT_MS_MAX, Verdict};
 pub use engine::{
-    EngineConfig, EngineError, EngineHandle, EngineStatus, LOG_TARGET, Timeouts, peer_id,
+    EngineConfig, EngineError, EngineHandle, EngineStatus, LOG_TARGET, NetworkConfig, Timeouts,
+    peer_id,
 };
+pub use observer::{Observed, ObservedKind, Observer};
 pub use undecided::UndecidedProposal;

@@ -1,14 +1,25 @@
-//! What is signed, and by which rule signatures count: ZIP-215 for all of it.
+//! How the engine signs, and by which rule signatures count: ZIP-215 for all of it.
 
-use arc_malachitebft_core_types::{NilOrVal, SignedMessage, ValidatorProof, VoteExtensionScope};
+use std::sync::Arc;
+
+use arc_malachitebft_core_types::{
+    NilOrVal, SignedMessage, ValidatorProof, VoteExtensionScope, VoteType,
+};
 use arc_malachitebft_signing::{Error, VerificationResult};
 use async_trait::async_trait;
-use proofmill_chain::crypto::sign::SecretKey;
 use proofmill_chain::crypto::verify::{Item, verify};
-use proofmill_chain::finality::{VoteKind, vote_sign_bytes};
+use proofmill_chain::finality::VoteKind;
 use proofmill_chain::types::hash::{AccountId, Hash, Signature};
+use proofmill_chain::types::units::Round;
+use proofmill_signer::{self as signer, PeerProof, SignError, proposal_bytes, vote_bytes};
+use tokio::sync::watch;
 
-use crate::context::{Chain, Proposal, Vote, round_of};
+use crate::context::{Address, Chain, Proposal, Value, Vote, round_of, round_or_nil};
+
+/// What stands in the place of a signature that the signer refused. It verifies under no key: its
+/// first half is a point of small order, so the equation would need a key of small order as well,
+/// and those are not admitted.
+pub(crate) const UNSIGNED: Signature = Signature::new([0; 64]);
 
 /// Whether a signature over `message` is valid.
 pub(crate) fn is_valid(key: &AccountId, message: &[u8], signature: &Signature) -> bool {
@@ -19,46 +30,35 @@ pub(crate) fn is_valid(key: &AccountId, message: &[u8], signature: &Signature) -
     })
 }
 
-fn vote_bytes(chain: &Hash, vote: &Vote) -> Vec<u8> {
-    use arc_malachitebft_core_types::VoteType;
-    let kind = match vote.kind {
+/// The chain's kind of a vote.
+pub(crate) const fn kind_of(kind: VoteType) -> VoteKind {
+    match kind {
         VoteType::Prevote => VoteKind::Prevote,
         VoteType::Precommit => VoteKind::Precommit,
-    };
-    let block = match &vote.value {
-        NilOrVal::Nil => None,
-        NilOrVal::Val(hash) => Some(hash),
-    };
-    vote_sign_bytes(
-        chain,
-        kind,
-        vote.height.0,
-        round_of(vote.round),
-        block,
-        &vote.voter.0,
-    )
-}
-
-fn push_pol_round(bytes: &mut Vec<u8>, pol_round: Option<u32>) {
-    match pol_round {
-        None => bytes.push(0),
-        Some(round) => {
-            bytes.push(1);
-            bytes.extend_from_slice(&round.to_le_bytes());
-        }
     }
 }
 
-/// What a proposer signs on its proposal message.
-fn proposal_bytes(chain: &Hash, proposal: &Proposal) -> Vec<u8> {
-    let mut bytes = b"proofmill/proposal/v1".to_vec();
-    bytes.extend_from_slice(chain.as_bytes());
-    bytes.extend_from_slice(&proposal.height.0.get().to_le_bytes());
-    bytes.extend_from_slice(&round_of(proposal.round).get().to_le_bytes());
-    push_pol_round(&mut bytes, proposal.pol_round.as_u32());
-    bytes.extend_from_slice(proposal.value.0.as_bytes());
-    bytes.extend_from_slice(proposal.proposer.0.as_bytes());
-    bytes
+/// A vote as the signer knows it.
+fn vote_of(vote: &Vote) -> signer::Vote {
+    signer::Vote {
+        kind: kind_of(vote.kind),
+        height: vote.height.0,
+        round: round_of(vote.round),
+        block: match vote.value {
+            NilOrVal::Nil => None,
+            NilOrVal::Val(hash) => Some(hash),
+        },
+    }
+}
+
+/// A proposal as the signer knows it.
+fn proposal_of(proposal: &Proposal) -> signer::Proposal {
+    signer::Proposal {
+        height: proposal.height.0,
+        round: round_of(proposal.round),
+        pol_round: proposal.pol_round.as_u32().map(Round::new),
+        block: proposal.value.0,
+    }
 }
 
 /// Checks signatures for the engine.
@@ -74,7 +74,7 @@ impl arc_malachitebft_signing::Verifier<Chain> for Verifier {
         signature: &Signature,
         public_key: &AccountId,
     ) -> Result<VerificationResult, Error> {
-        let message = vote_bytes(&self.chain, vote);
+        let message = vote_bytes(&self.chain, &vote.voter.0, &vote_of(vote));
         Ok(VerificationResult::from_bool(is_valid(
             public_key, &message, signature,
         )))
@@ -86,7 +86,7 @@ impl arc_malachitebft_signing::Verifier<Chain> for Verifier {
         signature: &Signature,
         public_key: &AccountId,
     ) -> Result<VerificationResult, Error> {
-        let message = proposal_bytes(&self.chain, proposal);
+        let message = proposal_bytes(&self.chain, &proposal.proposer.0, &proposal_of(proposal));
         Ok(VerificationResult::from_bool(is_valid(
             public_key, &message, signature,
         )))
@@ -113,37 +113,86 @@ impl arc_malachitebft_signing::Verifier<Chain> for Verifier {
     }
 }
 
-/// Signs for the engine with the validator's key.
-pub(crate) struct Signer {
-    pub(crate) chain: Hash,
-    pub(crate) key: SecretKey,
+/// The proof that a validator stands behind a network peer.
+///
+/// # Errors
+/// When the signer gives none.
+pub(crate) fn prove_peer(
+    signer: &dyn signer::Signer,
+    peer_id: Vec<u8>,
+) -> Result<ValidatorProof<Chain>, SignError> {
+    let proof = PeerProof { peer_id };
+    let signature = signer.prove_peer(&proof)?;
+    let key = signer.key().as_bytes().to_vec();
+    Ok(ValidatorProof::new(key, proof.peer_id, signature))
 }
 
-impl Signer {
-    /// The proof that the validator stands behind a network peer.
-    pub(crate) fn prove_peer(
+/// Signs for the engine. It never answers with an error: live that would end the engine, and during
+/// a replay it would hang.
+pub(crate) struct EngineSigner {
+    pub(crate) signer: Arc<dyn signer::Signer>,
+    /// Set when nothing can be signed any more.
+    pub(crate) broken: watch::Sender<Option<String>>,
+}
+
+impl EngineSigner {
+    /// Asks the signer on a thread that may block; `None` when it refuses.
+    async fn ask<T: Send + 'static>(
         &self,
-        public_key: Vec<u8>,
-        peer_id: Vec<u8>,
-    ) -> ValidatorProof<Chain> {
-        let message = ValidatorProof::<Chain>::signing_bytes(&public_key, &peer_id);
-        ValidatorProof::new(public_key, peer_id, self.key.sign(&message))
+        what: impl std::fmt::Debug,
+        call: impl FnOnce(&dyn signer::Signer) -> Result<T, SignError> + Send + 'static,
+    ) -> Option<T> {
+        let signer = Arc::clone(&self.signer);
+        let answer = tokio::task::spawn_blocking(move || call(signer.as_ref())).await;
+        let error = match answer {
+            Ok(Ok(signed)) => return Some(signed),
+            Ok(Err(SignError::Refused(refusal))) => {
+                tracing::warn!(?what, %refusal, "not signed");
+                return None;
+            }
+            Ok(Err(SignError::Unavailable(reason))) => {
+                tracing::error!(?what, reason, "not signed");
+                return None;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => format!("the signer died: {error}"),
+        };
+        self.broken.send_replace(Some(error));
+        None
     }
 }
 
 #[async_trait]
-impl arc_malachitebft_signing::Signer<Chain> for Signer {
+impl arc_malachitebft_signing::Signer<Chain> for EngineSigner {
     async fn sign_vote(&self, vote: Vote) -> Result<SignedMessage<Chain, Vote>, Error> {
-        let signature = self.key.sign(&vote_bytes(&self.chain, &vote));
-        Ok(SignedMessage::new(vote, signature))
+        let asked = vote_of(&vote);
+        let signed = self
+            .ask(asked, move |signer| signer.sign_vote(&asked))
+            .await;
+        let Some(signed) = signed else {
+            return Ok(SignedMessage::new(vote, UNSIGNED));
+        };
+        let value = signed.message.block.map_or(NilOrVal::Nil, NilOrVal::Val);
+        Ok(SignedMessage::new(Vote { value, ..vote }, signed.signature))
     }
 
     async fn sign_proposal(
         &self,
         proposal: Proposal,
     ) -> Result<SignedMessage<Chain, Proposal>, Error> {
-        let signature = self.key.sign(&proposal_bytes(&self.chain, &proposal));
-        Ok(SignedMessage::new(proposal, signature))
+        let asked = proposal_of(&proposal);
+        let signed = self
+            .ask(asked, move |signer| signer.sign_proposal(&asked))
+            .await;
+        let Some(signed) = signed else {
+            return Ok(SignedMessage::new(proposal, UNSIGNED));
+        };
+        let proposal = Proposal {
+            pol_round: round_or_nil(signed.message.pol_round),
+            value: Value(signed.message.block),
+            ..proposal
+        };
+        Ok(SignedMessage::new(proposal, signed.signature))
     }
 
     async fn sign_vote_extension(
@@ -156,9 +205,13 @@ impl arc_malachitebft_signing::Signer<Chain> for Signer {
 
     async fn sign_validator_proof(
         &self,
-        public_key: Vec<u8>,
+        _: Vec<u8>,
         peer_id: Vec<u8>,
     ) -> Result<ValidatorProof<Chain>, Error> {
-        Ok(self.prove_peer(public_key, peer_id))
+        prove_peer(self.signer.as_ref(), peer_id).map_err(Error::from_source)
     }
 }
+
+/// The address of an engine that does not sign: no key of a validator, so that the engine takes
+/// itself for a follower.
+pub(crate) const FOLLOWER: Address = Address(AccountId::new([0; 32]));

@@ -28,6 +28,7 @@ pub mod workload;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use proofmill_chain::build::BuildError;
 use proofmill_chain::pipeline::BlockError;
 use proofmill_chain::state::StateError;
 use proofmill_chain::types::block::BLOCK_BYTES_MAX;
@@ -124,6 +125,9 @@ pub enum BenchError {
     /// The state.
     #[error(transparent)]
     State(#[from] StateError),
+    /// A block that cannot be built.
+    #[error(transparent)]
+    Build(#[from] BuildError),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),

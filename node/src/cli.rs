@@ -13,6 +13,7 @@ pub mod replay;
 pub mod start;
 pub mod task;
 pub mod tx;
+pub mod validator;
 pub mod version;
 pub mod worker;
 
@@ -135,6 +136,7 @@ commands! {
     "Send money" Tx = tx;
     "Order computations, follow them and fetch their results" Task = task;
     "Look at the chain" Query = query;
+    "Look after a validator's signing guard" Validator = validator;
     "Verify a stored chain again" Replay = replay;
     "Measure how fast this machine verifies blocks" Bench = bench;
 }

@@ -18,9 +18,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use proofmill_chain::build::{Offer, build_from};
+use proofmill_chain::build::{BuildError, Offer, ProposerSigner, Unsigned, build_from};
 use proofmill_chain::codec;
-use proofmill_chain::crypto::sign::SecretKey;
 use proofmill_chain::crypto::verify::{Backend, BatchSecret, Verifier};
 use proofmill_chain::execute::sum_supply;
 use proofmill_chain::finality::{TurnError, check_turn};
@@ -31,11 +30,12 @@ use proofmill_chain::state::StateError;
 use proofmill_chain::state::overlay::Overlay;
 use proofmill_chain::types::block::{Certificate, Header, version_of};
 use proofmill_chain::types::genesis::Genesis;
-use proofmill_chain::types::hash::{AccountId, Hash};
+use proofmill_chain::types::hash::{AccountId, Hash, Signature, VrfOutput, VrfProof};
 use proofmill_chain::types::params::Params;
 use proofmill_chain::types::units::{Height, Round};
 use proofmill_chain::types::validator::ValidatorSet;
 use proofmill_chain::upgrades::{Schedule, UnknownVersion};
+use proofmill_signer::{BeaconInput, Signer};
 use tokio::sync::{Notify, watch};
 
 use self::admit::ModuleGate;
@@ -64,6 +64,9 @@ pub enum EngineError {
     /// The state.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The signer declined: a lost turn, or trouble that the signer reports itself.
+    #[error(transparent)]
+    Unsigned(#[from] Unsigned),
     /// The ledger's law is broken.
     #[error("supply check at height {height}: {reason}")]
     Supply {
@@ -91,13 +94,35 @@ impl From<UnknownVersion> for EngineError {
     }
 }
 
-/// The keys that a validator signs with.
-#[derive(Clone, Debug)]
-pub struct ValidatorKeys {
-    /// Votes and blocks.
-    pub consensus: SecretKey,
-    /// The beacon.
-    pub beacon: SecretKey,
+/// A validator's signer, as the builder of blocks uses it.
+struct AsProposer<'a>(Option<&'a dyn Signer>);
+
+impl AsProposer<'_> {
+    fn signer(&self) -> Result<&dyn Signer, Unsigned> {
+        let follower = || Unsigned("this node follows and has no signer".to_owned());
+        self.0.ok_or_else(follower)
+    }
+}
+
+impl ProposerSigner for AsProposer<'_> {
+    fn prove_beacon(
+        &self,
+        _: &Hash,
+        parent: &Hash,
+        height: Height,
+    ) -> Result<(VrfProof, VrfOutput), Unsigned> {
+        let input = BeaconInput {
+            parent: *parent,
+            height,
+        };
+        let proved = self.signer()?.prove_beacon(&input);
+        proved.map_err(|error| Unsigned(error.to_string()))
+    }
+
+    fn sign_header(&self, header: &Header) -> Result<Signature, Unsigned> {
+        let signed = self.signer()?.sign_header(header);
+        signed.map_err(|error| Unsigned(error.to_string()))
+    }
 }
 
 /// What an engine is made of.
@@ -108,8 +133,10 @@ pub struct EngineParts {
     pub schedule: Schedule,
     /// The data directory.
     pub store: Store,
-    /// Its keys.
-    pub keys: ValidatorKeys,
+    /// Its consensus key.
+    pub validator: AccountId,
+    /// Signs for that key when it is a validator's.
+    pub signer: Option<Arc<dyn Signer>>,
     /// The node's own secret for batch verification.
     pub secret: BatchSecret,
     /// Where it remembers the transactions that it has verified.
@@ -122,6 +149,15 @@ pub struct EngineParts {
     pub verify_supply_every: u64,
 }
 
+impl From<BuildError> for EngineError {
+    fn from(error: BuildError) -> Self {
+        match error {
+            BuildError::State(error) => Self::State(error),
+            BuildError::Unsigned(error) => Self::Unsigned(error),
+        }
+    }
+}
+
 /// The chain over its store.
 pub struct Engine {
     genesis: Genesis,
@@ -130,7 +166,8 @@ pub struct Engine {
     validators: ValidatorSet,
     store: Store,
     machine: ComputeMachine,
-    keys: ValidatorKeys,
+    validator: AccountId,
+    signer: Option<Arc<dyn Signer>>,
     verifier: Verifier,
     /// Transactions that were verified when they were admitted.
     seen: SeenTransactions,
@@ -200,7 +237,8 @@ impl Engine {
             schedule: parts.schedule,
             store: parts.store,
             machine: ComputeMachine::default(),
-            keys: parts.keys,
+            validator: parts.validator,
+            signer: parts.signer,
             seen: parts.seen,
             verifier,
             idle: parts.idle,
@@ -281,8 +319,8 @@ impl Engine {
 
     /// This validator's consensus key.
     #[must_use]
-    pub fn validator(&self) -> AccountId {
-        self.keys.consensus.public()
+    pub const fn validator(&self) -> AccountId {
+        self.validator
     }
 
     /// The validators of any height: genesis fixes them.
@@ -381,9 +419,10 @@ impl Engine {
     /// Builds this validator's block for a round of the next height. Blocking.
     ///
     /// # Errors
-    /// When the store or the state cannot be read.
+    /// When the store or the state cannot be read, or the signer refuses the header.
     pub fn propose(&self, round: Round) -> Result<(Hash, Vec<u8>), EngineError> {
-        self.watched(self.build(round), |_| true)
+        let ours = |error: &EngineError| !matches!(error, EngineError::Unsigned(_));
+        self.watched(self.build(round), ours)
     }
 
     fn build(&self, round: Round) -> Result<(Hash, Vec<u8>), EngineError> {
@@ -411,8 +450,7 @@ impl Engine {
                 context,
                 round,
                 clock_ms(),
-                &self.keys.consensus,
-                &self.keys.beacon,
+                &AsProposer(self.signer.as_deref()),
                 offer,
             )
         })??;

@@ -2,9 +2,12 @@
 
 use std::process::ExitCode;
 
+use proofmill_consensus::EngineError;
+
 use crate::limits::LimitError;
 use crate::store::StoreError;
 use crate::upgrades::UpgradeNeeded;
+use crate::validator::ValidatorError;
 use crate::worker::self_test::SelfTestError;
 
 /// Why the process ended, as its exit status says it.
@@ -71,6 +74,9 @@ impl Exit {
             Some(SelfTestError::Wrong { .. }) => return Some(Self::Failure),
             None => {}
         }
+        if is_guard(cause) {
+            return Some(Self::Guard);
+        }
         match cause.downcast_ref::<StoreError>()? {
             StoreError::Corrupt { .. }
             | StoreError::OtherGenesis { .. }
@@ -79,6 +85,17 @@ impl Exit {
             _ => None,
         }
     }
+}
+
+/// Whether the signing guard forbids to go on.
+fn is_guard(cause: &(dyn std::error::Error + 'static)) -> bool {
+    let validator = cause.downcast_ref::<ValidatorError>();
+    let engine = cause.downcast_ref::<EngineError>();
+    validator.is_some_and(ValidatorError::is_guard)
+        || matches!(
+            engine,
+            Some(EngineError::Foreign { .. } | EngineError::Guard(_) | EngineError::OldGuard(_))
+        )
 }
 
 impl From<Exit> for ExitCode {

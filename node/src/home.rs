@@ -3,6 +3,7 @@
 //! ```text
 //! config.toml  genesis.json
 //! keys/validator.json  keys/beacon.json  keys/node.json  keys/accounts/NAME.json
+//! guard/signed  guard/lock
 //! data/db  data/wal  logs/  worker/  bench/NAME.json
 //! ```
 //! A home is written beside its final place and renamed, so that a directory is either a whole
@@ -14,6 +15,9 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use proofmill_chain::crypto::sign::SecretKey;
+use proofmill_chain::types::hash::Hash;
+use proofmill_chain::types::units::Height;
+use proofmill_signer::{GuardError, GuardFile, Record};
 
 use crate::keys;
 
@@ -52,6 +56,9 @@ pub enum HomeError {
         /// Why.
         error: io::Error,
     },
+    /// The guard could not be written.
+    #[error(transparent)]
+    Guard(#[from] GuardError),
     /// A key could not be written.
     #[error(transparent)]
     Key(#[from] keys::KeyFileError),
@@ -112,6 +119,12 @@ impl Home {
         self.0.join("keys/accounts")
     }
 
+    /// The directory of the signing guard.
+    #[must_use]
+    pub fn guard(&self) -> PathBuf {
+        self.0.join("guard")
+    }
+
     /// The database.
     #[must_use]
     pub fn database(&self) -> PathBuf {
@@ -142,16 +155,25 @@ impl Home {
         self.0.join("bench")
     }
 
-    /// Makes the home of a node.
+    /// Makes the home of a node on the chain of a genesis, with a guard that has signed nothing: the
+    /// keys are new.
     ///
     /// # Errors
     /// When the directory has anything in it, or cannot be written.
-    pub fn create(self, keys: &NodeKeys, genesis: &str, config: &str) -> Result<Self, HomeError> {
+    pub fn create(
+        self,
+        keys: &NodeKeys,
+        chain: &Hash,
+        genesis: &str,
+        config: &str,
+    ) -> Result<Self, HomeError> {
         self.create_with(|new| {
             directory(&new.accounts())?;
             keys::write_new(&new.validator_key(), &keys.validator)?;
             keys::write_new(&new.beacon_key(), &keys.beacon)?;
             keys::write_new(&new.node_key(), &keys.node)?;
+            let record = Record::new(*chain, keys.validator.public(), Height::ZERO);
+            GuardFile::create(&new.guard(), &record)?;
             write_new(&new.config(), config)?;
             write_new(&new.genesis(), genesis)
         })
@@ -248,6 +270,8 @@ fn io_error(path: &Path, error: io::Error) -> HomeError {
 
 #[cfg(test)]
 mod tests {
+    use proofmill_chain::types::hash::Hash;
+
     use super::{Home, HomeError, NodeKeys, write_atomically};
     use crate::{dev_keys, keys};
 
@@ -263,7 +287,7 @@ mod tests {
     fn a_home_has_its_keys_and_files() {
         let place = tempfile::tempdir().expect("a directory");
         let home = Home::new(place.path().join("home"))
-            .create(&keys_of(0), "{}", "moniker = \"a\"\n")
+            .create(&keys_of(0), &Hash::ZERO, "{}", "moniker = \"a\"\n")
             .expect("a home");
         let validator = keys::read(&home.validator_key()).expect("a key");
         assert_eq!(validator.public(), dev_keys::validator(0).public());
@@ -279,7 +303,7 @@ mod tests {
     fn a_directory_with_something_in_it_is_refused_and_untouched() {
         let place = tempfile::tempdir().expect("a directory");
         std::fs::write(place.path().join("mine"), "x").expect("a file");
-        let refused = Home::new(place.path()).create(&keys_of(0), "{}", "");
+        let refused = Home::new(place.path()).create(&keys_of(0), &Hash::ZERO, "{}", "");
         assert!(matches!(refused, Err(HomeError::NotEmpty(_))));
         let entries = std::fs::read_dir(place.path()).expect("a directory");
         assert_eq!(entries.count(), 1);

@@ -27,6 +27,7 @@ pub mod stop;
 pub mod store;
 pub mod telemetry;
 pub mod upgrades;
+pub mod validator;
 pub mod worker;
 
 /// The program's version.

@@ -11,9 +11,10 @@ use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
 use proofmill_chain::crypto::verify::BatchSecret;
 use proofmill_chain::pipeline::{SEEN_MAX, SeenTransactions};
+use proofmill_chain::types::genesis::DEVNET_PREFIX;
 use proofmill_chain::types::units::Height;
 use proofmill_chain::upgrades::KnownVersion;
-use proofmill_consensus::{EngineConfig, EngineHandle, EngineStatus, Timeouts};
+use proofmill_consensus::{EngineConfig, EngineHandle, EngineStatus, NetworkConfig, Timeouts};
 use proofmill_rpc::http::{Options, Server};
 use proofmill_rpc::port::Ports;
 use serde::Serialize;
@@ -23,17 +24,21 @@ use zeroize::Zeroizing;
 use crate::admission::admit_all;
 use crate::config::Config;
 use crate::engine::application::ConsensusPort;
-use crate::engine::{Engine, EngineParts, Trouble, ValidatorKeys};
+use crate::engine::{Engine, EngineParts, Trouble};
 use crate::exit::Exit;
 use crate::gossip::{Gossip, GossipConfig, KEEP_ALIVE};
 use crate::home::{Home, write_atomically};
 use crate::query::NodePort;
 use crate::store::{History, OpenOptions, Store, StoreError};
+use crate::validator::Role;
 use crate::{genesis_file, keys, limits, stop, upgrades};
 
 /// How long a round waits for its proposal: a block of the largest size is built, sent and judged
 /// within it on two busy cores.
 const PROPOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a validator without peers waits before it takes itself for caught up.
+const ALONE_WAIT: Duration = Duration::from_secs(10);
 
 /// How often the room on the disks is looked at.
 const DISK_LOOK: Duration = Duration::from_secs(1);
@@ -63,7 +68,7 @@ pub async fn run(
     mut stop: watch::Receiver<bool>,
 ) -> Result<()> {
     limits::check_disks(&places(&home), limits::DISK_FREE_START)?;
-    let Some(engine) = open_engine(&home, &config, known, &mut stop).await? else {
+    let Some((engine, role)) = open_engine(&home, &config, known, &mut stop).await? else {
         return Ok(());
     };
     engine.check_next_rules()?;
@@ -94,22 +99,24 @@ pub async fn run(
         let _ = rpc_closing.wait_for(|closing| *closing).await;
     }));
 
-    let validator_keys = read_keys(&home)?;
     let consensus_address = with_port(&config.consensus.listen)
         .with_context(|| format!("no free port for {}", config.consensus.listen))?;
     let starting = EngineHandle::start(
         EngineConfig {
             home: home.wal(),
-            listen: consensus_address.to_string(),
-            persistent_peers: config
-                .consensus
-                .peers
-                .iter()
-                .map(ToString::to_string)
-                .collect(),
-            key: validator_keys.consensus,
-            network_seed,
-            moniker: config.moniker.clone(),
+            network: NetworkConfig {
+                listen: consensus_address.to_string(),
+                persistent_peers: config
+                    .consensus
+                    .peers
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect(),
+                network_seed,
+                moniker: config.moniker.clone(),
+            },
+            signer: role.signer,
+            alone_wait: alone_wait(&engine, &config),
             timeouts: Timeouts {
                 propose: PROPOSE_TIMEOUT,
                 ..Timeouts::default()
@@ -217,11 +224,14 @@ fn bail_with(what: &str) -> Result<()> {
     bail!("{what}")
 }
 
-fn read_keys(home: &Home) -> Result<ValidatorKeys> {
-    Ok(ValidatorKeys {
-        consensus: keys::read(&home.validator_key()).context("validator key")?,
-        beacon: keys::read(&home.beacon_key()).context("beacon key")?,
-    })
+/// A validator of a devnet that is configured to be alone does not wait for others.
+fn alone_wait(engine: &Engine, config: &Config) -> Duration {
+    let devnet = engine.genesis().chain_id.starts_with(DEVNET_PREFIX);
+    if devnet && config.consensus.peers.is_empty() {
+        Duration::ZERO
+    } else {
+        ALONE_WAIT
+    }
 }
 
 /// Opens the store and puts the engine together; `None` when the node is asked to stop meanwhile.
@@ -230,8 +240,8 @@ async fn open_engine(
     config: &Config,
     known: &'static [KnownVersion],
     stop: &mut watch::Receiver<bool>,
-) -> Result<Option<Arc<Engine>>> {
-    let keys = read_keys(home)?;
+) -> Result<Option<(Arc<Engine>, Role)>> {
+    let at = home.clone();
     let (genesis_path, database) = (home.genesis(), home.database());
     let listed = config.upgrades.clone();
     let caches = config.memory.caches();
@@ -240,7 +250,7 @@ async fn open_engine(
     let secret = random()?;
     let seen = SeenTransactions::new(SEEN_MAX, u64::from_le_bytes(random()?));
     let asked = stop.clone();
-    let mut opening = tokio::task::spawn_blocking(move || -> Result<Engine> {
+    let mut opening = tokio::task::spawn_blocking(move || -> Result<(Engine, Role)> {
         let file = genesis_file::load(&genesis_path)
             .map_err(|error| other_layout_or(&database, error.into()))?;
         let schedule = upgrades::schedule(&file, &listed, known)?;
@@ -252,17 +262,21 @@ async fn open_engine(
         let store = Store::open_with(&database, &genesis, &options)?;
         let head = store.head();
         tracing::info!(height = %head.height, hash = %head.hash, "store opened");
-        Ok(Engine::new(EngineParts {
+        let role = Role::open(&at, &genesis)?;
+        role.check_against(&at, &store)?;
+        let engine = Engine::new(EngineParts {
             genesis,
             schedule,
             store,
-            keys,
+            validator: role.validator,
+            signer: role.signer.clone(),
             secret: BatchSecret::new(secret),
             keys_cached_max: caches.keys(),
             seen,
             idle,
             verify_supply_every,
-        })?)
+        })?;
+        Ok((engine, role))
     });
     let opened = tokio::select! {
         opened = &mut opening => opened,
@@ -275,7 +289,7 @@ async fn open_engine(
         },
     };
     match opened.context("opening the store died")? {
-        Ok(engine) => Ok(Some(Arc::new(engine))),
+        Ok((engine, role)) => Ok(Some((Arc::new(engine), role))),
         Err(error) if matches!(error.downcast_ref(), Some(StoreError::Stopped)) => Ok(None),
         Err(error) => Err(error),
     }
@@ -329,6 +343,7 @@ async fn bind_front_end(
                     round: proofmill_chain::types::units::Round::new(0),
                     peers: 0,
                     clocks_ahead_ms: None,
+                    signs: false,
                 },
                 EngineHandle::status,
             )

@@ -1,5 +1,6 @@
 //! A block that was decided before the round in which it was built is not committed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use proofmill_chain::crypto::verify::BatchSecret;
@@ -9,8 +10,9 @@ use proofmill_chain::types::units::{Height, Round};
 use proofmill_chain::upgrades::{RELEASED, Schedule};
 use proofmill_node::bench::workload::{Pattern, Shape, Workload};
 use proofmill_node::dev_keys;
-use proofmill_node::engine::{Engine, EngineError, EngineParts, ValidatorKeys};
+use proofmill_node::engine::{Engine, EngineError, EngineParts};
 use proofmill_node::store::Store;
+use proofmill_signer::{GuardFile, LocalSigner, Record};
 
 #[test]
 fn a_block_is_committed_only_in_its_round_or_a_later_one() {
@@ -21,14 +23,16 @@ fn a_block_is_committed_only_in_its_round_or_a_later_one() {
         txs: 20,
     };
     let genesis = Workload::new(shape, &|_, _, _| {}).genesis().clone();
+    let key = dev_keys::validator(0);
+    let record = Record::new(genesis.hash(), key.public(), Height::ZERO);
+    let guard = GuardFile::create(&place.path().join("guard"), &record).expect("a guard");
+    let signer = LocalSigner::new(key.clone(), dev_keys::beacon(0), guard, record);
     let engine = Engine::new(EngineParts {
         store: Store::open(&place.path().join("engine"), &genesis).expect("a store"),
         schedule: Schedule::new(&genesis, &[], RELEASED).expect("a schedule"),
         genesis,
-        keys: ValidatorKeys {
-            consensus: dev_keys::validator(0),
-            beacon: dev_keys::beacon(0),
-        },
+        validator: key.public(),
+        signer: Some(Arc::new(signer)),
         secret: BatchSecret::new([1; 32]),
         keys_cached_max: 1_024,
         seen: SeenTransactions::new(64, 1),

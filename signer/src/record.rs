@@ -233,7 +233,7 @@ impl Record {
     }
 
     /// Decides about a request. `lock` is a block precommit that the engine may not know of
-    /// ([`Plan::Validate`](crate::Plan)).
+    /// ([`Plan::Continue`](crate::Plan::Continue)).
     #[must_use]
     pub fn decide(&self, request: &Request<'_>, lock: Option<(Round, Hash)>) -> Decision {
         let (height, round, position) = place(request);

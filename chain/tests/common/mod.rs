@@ -20,7 +20,7 @@ pub(crate) mod transfers;
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
-use proofmill_chain::build::{Built, Candidates, build};
+use proofmill_chain::build::{Built, Candidates, UnguardedKeys, build};
 use proofmill_chain::codec;
 use proofmill_chain::crypto::sign::SecretKey;
 use proofmill_chain::crypto::verify::{BatchSecret, Verifier};
@@ -318,8 +318,10 @@ impl World {
             &self.context(),
             round,
             time_ms,
-            key_of(&proposer.key),
-            key_of(&proposer.beacon_key),
+            &UnguardedKeys {
+                consensus: key_of(&proposer.key),
+                beacon: key_of(&proposer.beacon_key),
+            },
             candidates,
         )
         .expect("the state is readable and lawful")

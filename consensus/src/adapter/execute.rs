@@ -7,7 +7,9 @@ use arc_malachitebft_app_channel::{NetworkMsg, Reply};
 use arc_malachitebft_core_types::ValueOrigin;
 use arc_malachitebft_engine::consensus::ConsensusMsg;
 use arc_malachitebft_sync::RawDecidedValue;
+use proofmill_chain::types::hash::Signature;
 use proofmill_chain::types::units::Height;
+use proofmill_signer::{self as signer, Signer};
 use tokio::sync::mpsc;
 
 use super::translate::{stream_message, value_of};
@@ -15,8 +17,8 @@ use super::{Adapter, Certified, Pending, Serving};
 use crate::application::Application;
 use crate::context::{self, Chain};
 use crate::core::{
-    Answer, Command, Event, Job, Loaded, PartMessage, Stored, SyncOutcome, Timer, Verdict,
-    announcement_bytes, split,
+    Announcement, Answer, Command, Event, Job, Loaded, PartMessage, Stored, SyncOutcome, Timer,
+    Verdict, split,
 };
 use crate::undecided::UndecidedProposal;
 use crate::wire::{self, DECIDED_MAX};
@@ -91,9 +93,9 @@ impl Adapter {
                 });
             }
             Command::Sign { announcement } => {
-                let message = announcement_bytes(&self.parts.chain, &announcement);
-                let signature = Some(self.parts.key.sign(&message));
-                tasks.spawn(async move {
+                let signer = self.parts.signer.clone();
+                tasks.spawn_blocking(move || {
+                    let signature = signer.and_then(|signer| sign(signer.as_ref(), &announcement));
                     Some(Event::Signed {
                         announcement,
                         signature,
@@ -210,6 +212,29 @@ impl Serving {
             older.abort();
         }
     }
+}
+
+/// The signature over an announcement; `None` when the signer refuses.
+fn sign(signer: &dyn Signer, announcement: &Announcement) -> Option<Signature> {
+    let Announcement {
+        height,
+        round,
+        pol_round,
+        proposer,
+        block,
+        size,
+    } = *announcement;
+    let signed = signer.sign_announcement(&signer::Announcement {
+        height,
+        round,
+        pol_round,
+        proposer,
+        block,
+        size,
+    });
+    signed
+        .inspect_err(|error| tracing::warn!(?announcement, %error, "not announced"))
+        .ok()
 }
 
 fn load(app: &dyn Application) -> Result<Loaded, String> {

@@ -1,5 +1,7 @@
 //! An application in memory and a network of engines on loopback.
 
+#![allow(dead_code, reason = "each test takes the parts that it needs")]
+
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -8,21 +10,27 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use proofmill_chain::crypto::sign::SecretKey;
-use proofmill_chain::finality::{Turn, check_turn, verify_certificate};
-use proofmill_chain::types::block::Certificate;
-use proofmill_chain::types::hash::{AccountId, Hash};
+use proofmill_chain::finality::{Turn, VoteKind, check_turn, verify_certificate};
+use proofmill_chain::types::block::{self, Certificate};
+use proofmill_chain::types::hash::{AccountId, Hash, Signature, VrfOutput, VrfProof};
 use proofmill_chain::types::units::{Height, Round, Weight};
 use proofmill_chain::types::validator::{Validator, ValidatorSet};
 use proofmill_consensus::{
-    AppError, Application, BlockFacts, DecidedBlock, EngineConfig, EngineHandle, ProposedBlock,
-    Timeouts, UndecidedProposal, Verdict, peer_id,
+    AppError, Application, BlockFacts, DecidedBlock, EngineConfig, EngineHandle, EngineStatus,
+    NetworkConfig, Observed, Observer, ProposedBlock, Timeouts, UndecidedProposal, Verdict,
+    peer_id,
+};
+use proofmill_signer::{
+    Announcement, BeaconInput, GuardFile, LocalSigner, Message, PeerProof, Proposal, Record,
+    SignError, Signed, Signer, Vote, announcement_bytes, vote_bytes,
 };
 use tempfile::TempDir;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// No scenario takes longer than this, or it fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 
+const OBSERVER_SEED: [u8; 32] = [0xee; 32];
 const MAX_BLOCK_BYTES: usize = 1 << 20;
 
 /// What a block of these tests begins with.
@@ -80,6 +88,11 @@ impl App {
     pub(crate) fn block(&self, height: u64) -> DecidedBlock {
         let blocks = &self.disk().blocks;
         blocks.get(&Height::new(height)).expect("committed").clone()
+    }
+
+    /// The last committed height.
+    pub(crate) fn head_now(&self) -> u64 {
+        self.head.borrow().get()
     }
 
     pub(crate) fn proposer(&self, height: u64) -> AccountId {
@@ -250,6 +263,44 @@ impl Application for App {
     }
 }
 
+/// Signs announcements of blocks without headers, as the blocks of these tests are: the guard
+/// announces a block only after its header.
+struct Headerless {
+    signer: LocalSigner,
+    key: SecretKey,
+}
+
+impl Signer for Headerless {
+    fn key(&self) -> AccountId {
+        self.signer.key()
+    }
+    fn record(&self) -> Record {
+        self.signer.record()
+    }
+    fn bind(&self, lock: Option<(Round, Hash)>) {
+        self.signer.bind(lock);
+    }
+    fn sign_header(&self, header: &block::Header) -> Result<Signature, SignError> {
+        self.signer.sign_header(header)
+    }
+    fn sign_proposal(&self, proposal: &Proposal) -> Result<Signed<Proposal>, SignError> {
+        self.signer.sign_proposal(proposal)
+    }
+    fn sign_vote(&self, vote: &Vote) -> Result<Signed<Vote>, SignError> {
+        self.signer.sign_vote(vote)
+    }
+    fn sign_announcement(&self, announcement: &Announcement) -> Result<Signature, SignError> {
+        let bytes = announcement_bytes(&self.record().chain(), announcement);
+        Ok(self.key.sign(&bytes))
+    }
+    fn prove_peer(&self, proof: &PeerProof) -> Result<Signature, SignError> {
+        self.signer.prove_peer(proof)
+    }
+    fn prove_beacon(&self, input: &BeaconInput) -> Result<(VrfProof, VrfOutput), SignError> {
+        self.signer.prove_beacon(input)
+    }
+}
+
 /// Machines that may run an engine each: the validators first, then others.
 pub(crate) struct Network {
     homes: Vec<TempDir>,
@@ -257,7 +308,13 @@ pub(crate) struct Network {
     ports: Vec<u16>,
     pub(crate) apps: Vec<Arc<App>>,
     engines: Vec<Option<EngineHandle>>,
+    signers: Vec<Option<Arc<dyn Signer>>>,
+    wrappers: BTreeMap<usize, Wrapper>,
+    observer_port: u16,
 }
+
+/// Puts another signer in front of a machine's.
+type Wrapper = fn(Arc<dyn Signer>) -> Arc<dyn Signer>;
 
 fn seed(index: usize) -> [u8; 32] {
     [u8::try_from(index).expect("few machines") + 1; 32]
@@ -278,14 +335,14 @@ impl Network {
         });
         let set = ValidatorSet::new(validators.collect()).expect("a valid set");
         // Held together until all are known, so that no port is given twice.
-        let listeners: Vec<_> = powers
-            .iter()
+        let listeners: Vec<_> = (0..=powers.len())
             .map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"))
             .collect();
-        let ports = listeners
+        let mut ports: Vec<u16> = listeners
             .iter()
             .map(|listener| listener.local_addr().expect("bound").port())
             .collect();
+        let observer_port = ports.pop().expect("one more than machines");
         let apps = keys.iter().enumerate().map(|(index, key)| {
             let mut app = App {
                 me: key.public(),
@@ -311,7 +368,91 @@ impl Network {
             keys,
             ports,
             engines: powers.iter().map(|_| None).collect(),
+            signers: powers.iter().map(|_| None).collect(),
+            wrappers: BTreeMap::new(),
+            observer_port,
         }
+    }
+
+    /// The signer of a validator, over the guard in its home; `None` for those that follow.
+    fn signer(&self, index: usize) -> Option<Arc<dyn Signer>> {
+        let key = &self.keys[index];
+        let app = &self.apps[index];
+        app.set.by_key(&key.public())?;
+        let guard = self.homes[index].path().join("guard");
+        if !guard.exists() {
+            let record = Record::new(app.chain(), key.public(), Height::ZERO);
+            GuardFile::create(&guard, &record).expect("a guard");
+        }
+        let signer = LocalSigner::open(&guard, &app.chain(), key.clone(), key.clone());
+        let signer: Arc<dyn Signer> = Arc::new(Headerless {
+            signer: signer.expect("the guard opens"),
+            key: key.clone(),
+        });
+        Some(match self.wrappers.get(&index) {
+            Some(wrapper) => wrapper(signer),
+            None => signer,
+        })
+    }
+
+    /// Puts another signer in front of a machine's, from its next start on.
+    pub(crate) fn wrap(&mut self, index: usize, wrapper: Wrapper) {
+        self.wrappers.insert(index, wrapper);
+    }
+
+    /// A peer that listens to all machines.
+    pub(crate) async fn observe(&self) -> (Observer, mpsc::UnboundedReceiver<Observed>) {
+        let address = |port| format!("/ip4/127.0.0.1/tcp/{port}");
+        let config = NetworkConfig {
+            listen: address(self.observer_port),
+            persistent_peers: (0..self.ports.len())
+                .map(|peer| format!("{}/p2p/{}", address(self.ports[peer]), peer_id(&seed(peer))))
+                .collect(),
+            network_seed: OBSERVER_SEED,
+            moniker: "observer".to_owned(),
+        };
+        let started = Observer::start(&config, self.apps[0].chain()).await;
+        started.expect("the observer listens")
+    }
+
+    /// Waits until a machine's engine shows something.
+    pub(crate) async fn until(&self, index: usize, is_so: impl Fn(EngineStatus) -> bool) {
+        let mut looks = tokio::time::interval(Duration::from_millis(20));
+        let shown = async {
+            while !is_so(self.engine(index).status()) {
+                looks.tick().await;
+            }
+        };
+        let shown = tokio::time::timeout(PATIENCE, shown).await;
+        shown.unwrap_or_else(|_| panic!("{:?}", self.engine(index).status()));
+    }
+
+    /// Removes the consensus log of a machine that has stopped, and lets its guard hold two votes of
+    /// the open height that no log has; gives that height.
+    pub(crate) fn lose_log(&self, index: usize) -> u64 {
+        let home = self.homes[index].path();
+        let (key, chain) = (&self.keys[index], self.apps[index].chain());
+        std::fs::remove_file(home.join("consensus/wal")).expect("there is a log");
+        let opened = GuardFile::open(&home.join("guard"), &chain, &key.public());
+        let (file, mut record) = opened.expect("the guard opens");
+        let open = self.apps[index].head().next();
+        for kind in [VoteKind::Prevote, VoteKind::Precommit] {
+            let vote = Vote {
+                kind,
+                height: open,
+                round: Round::new(1),
+                block: None,
+            };
+            let signature = key.sign(&vote_bytes(&chain, &key.public(), &vote));
+            record = record.with(&Message::Vote(&vote), signature);
+        }
+        file.write(&record).expect("written");
+        open.get()
+    }
+
+    /// Gives a machine another's key, with a guard of its own.
+    pub(crate) fn make_twin(&mut self, index: usize, of: usize) {
+        self.keys[index] = self.keys[of].clone();
     }
 
     pub(crate) async fn start(&mut self, index: usize) {
@@ -319,16 +460,20 @@ impl Network {
         let address = |peer: usize| format!("/ip4/127.0.0.1/tcp/{}", self.ports[peer]);
         let config = EngineConfig {
             home: PathBuf::from(self.homes[index].path()),
-            listen: address(index),
-            persistent_peers: peers
-                .map(|peer| format!("{}/p2p/{}", address(peer), peer_id(&seed(peer))))
-                .collect(),
-            key: self.keys[index].clone(),
-            network_seed: seed(index),
-            moniker: format!("node-{index}"),
+            network: NetworkConfig {
+                listen: address(index),
+                persistent_peers: peers
+                    .map(|peer| format!("{}/p2p/{}", address(peer), peer_id(&seed(peer))))
+                    .collect(),
+                network_seed: seed(index),
+                moniker: format!("node-{index}"),
+            },
+            signer: self.signer(index),
+            alone_wait: Duration::ZERO,
             timeouts: Timeouts::default(),
             max_block_bytes: MAX_BLOCK_BYTES,
         };
+        self.signers[index].clone_from(&config.signer);
         let app: Arc<dyn Application> = Arc::<App>::clone(&self.apps[index]);
         let engine = EngineHandle::start(config, app).await;
         self.engines[index] = Some(engine.expect("the engine starts"));
@@ -346,6 +491,8 @@ impl Network {
 
     pub(crate) async fn stop(&mut self, index: usize) {
         let engine = self.engines[index].take().expect("started");
+        // The guard is held as long as a signer lives.
+        self.signers[index] = None;
         let stopped = tokio::time::timeout(PATIENCE, engine.stop()).await;
         stopped.expect("the engine stops");
     }

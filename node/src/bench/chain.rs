@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use proofmill_chain::build::build;
+use proofmill_chain::build::{UnguardedKeys, build};
 use proofmill_chain::codec;
 use proofmill_chain::crypto::sign::SecretKey;
 use proofmill_chain::finality::{VoteKind, vote_sign_bytes};
@@ -88,7 +88,11 @@ impl Chain {
         let built = self
             .ledger
             .with_context(&Keys::unseen(), &Seen::none(), |context| {
-                build(context, round, time_ms, &key, &beacon, candidates)
+                let keys = UnguardedKeys {
+                    consensus: &key,
+                    beacon: &beacon,
+                };
+                build(context, round, time_ms, &keys, candidates)
             })?;
         let shape = self.workload.shape();
         if built.block.transactions.len() != shape.txs {

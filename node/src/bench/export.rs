@@ -1,6 +1,7 @@
 //! A chain of the bench, written into a home: something to replay.
 
 use proofmill_chain::types::units::Height;
+use proofmill_signer::{GuardFile, Record};
 use serde::Serialize;
 
 use crate::bench::chain::Chain;
@@ -58,8 +59,13 @@ pub fn export(
         moniker: "bench".into(),
         ..Config::default()
     };
-    let home = home.create(&keys, &genesis, &config.to_commented_toml())?;
+    let chain_hash = workload.genesis().hash();
+    let home = home.create(&keys, &chain_hash, &genesis, &config.to_commented_toml())?;
     drop(genesis);
+    // The key signs the certificates of all these blocks.
+    let signed = Height::new(blocks as u64);
+    let record = Record::new(chain_hash, keys.validator.public(), signed);
+    GuardFile::replace(&home.guard(), &record).map_err(HomeError::from)?;
     let mut chain = Chain::start(&home.database(), workload, watch)?;
     let total = blocks as u64;
     let mut exported = Exported {

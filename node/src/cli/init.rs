@@ -53,7 +53,12 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     };
     let text = genesis_file::text(&file);
     let genesis = &file.genesis;
-    let home = Home::new(home).create(&node_keys, &text, &config.to_commented_toml())?;
+    let home = Home::new(home).create(
+        &node_keys,
+        &genesis.hash(),
+        &text,
+        &config.to_commented_toml(),
+    )?;
     let validator = node_keys.validator.public();
     let beacon = node_keys.beacon.public();
     let peer = Keypair::ed25519_from_bytes(node_keys.node.seed())

@@ -284,7 +284,12 @@ impl Layout {
             };
             let home = self.node(index);
             if !home.path().exists() {
-                home.create(&keys, &genesis, &config.to_commented_toml())?;
+                home.create(
+                    &keys,
+                    &self.marker.genesis_hash,
+                    &genesis,
+                    &config.to_commented_toml(),
+                )?;
             }
         }
         for index in 0..self.workers() {

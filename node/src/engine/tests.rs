@@ -10,7 +10,7 @@ use proofmill_chain::pipeline::{SeenTransactions, validate};
 use proofmill_chain::types::units::Height;
 use proofmill_chain::upgrades::{RELEASED, Schedule};
 
-use super::{Engine, EngineParts, ValidatorKeys};
+use super::{Engine, EngineParts};
 use crate::bench::chain::{Chain, Made};
 use crate::bench::workload::{Pattern, Shape, Workload};
 use crate::dev_keys;
@@ -31,10 +31,8 @@ fn chain_and_engine(place: &Path) -> (Chain, Engine) {
         store: Store::open(&place.join("engine"), &genesis).expect("a store"),
         schedule: Schedule::new(&genesis, &[], RELEASED).expect("a schedule"),
         genesis,
-        keys: ValidatorKeys {
-            consensus: dev_keys::validator(0),
-            beacon: dev_keys::beacon(0),
-        },
+        validator: dev_keys::validator(0).public(),
+        signer: None,
         secret: BatchSecret::new([1; 32]),
         keys_cached_max: 1_024,
         seen: SeenTransactions::new(64, 1),

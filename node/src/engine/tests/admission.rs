@@ -20,7 +20,7 @@ use proofmill_chain::types::transaction::{Action, SignedTransaction, Transaction
 use proofmill_chain::types::units::{Amount, Gas, Height, Nonce, Round};
 use zeroize::Zeroizing;
 
-use super::super::{AdmitError, Engine, EngineParts, Taken, ValidatorKeys};
+use super::super::{AdmitError, Engine, EngineParts, Taken};
 use crate::admission::admit_all;
 use crate::engine::GossipVerdict;
 use crate::gossip::{
@@ -29,6 +29,7 @@ use crate::gossip::{
 use crate::store::Store;
 use crate::{dev_keys, genesis_file};
 use proofmill_chain::upgrades::{RELEASED, Schedule};
+use proofmill_signer::{GuardFile, LocalSigner, Record};
 
 /// What each account of the tests has.
 const FUNDS: u64 = 1_000_000_000;
@@ -59,14 +60,16 @@ fn engine(place: &Path, genesis: Genesis) -> Engine {
     let index = (0..dev_keys::INDEX_MAX)
         .find(|index| dev_keys::validator(*index).public() == proposer)
         .expect("validators have development keys");
+    let key = dev_keys::validator(index);
+    let record = Record::new(genesis.hash(), key.public(), Height::ZERO);
+    let guard = GuardFile::create(&place.with_extension("guard"), &record).expect("a guard");
+    let signer = LocalSigner::new(key.clone(), dev_keys::beacon(index), guard, record);
     let engine = Engine::new(EngineParts {
         store: Store::open(place, &genesis).expect("a store"),
         schedule: Schedule::new(&genesis, &[], RELEASED).expect("a schedule"),
         genesis,
-        keys: ValidatorKeys {
-            consensus: dev_keys::validator(index),
-            beacon: dev_keys::beacon(index),
-        },
+        validator: key.public(),
+        signer: Some(Arc::new(signer)),
         secret: BatchSecret::new([1; 32]),
         keys_cached_max: 1_024,
         seen: SeenTransactions::new(1 << 14, 1),

@@ -1,0 +1,474 @@
+//! The engines that a node runs one after the other.
+//!
+//! An engine either signs or follows from its start to its end. A validator follows until its guard
+//! and its log agree and it has caught up; then another engine, which signs, takes over. The network
+//! stays up in between. The log of the signing engine is opened by no other.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_malachitebft_app_channel::app::events::RxEvent;
+use arc_malachitebft_app_channel::{
+    Channels, ConsensusContext, EngineBuilder, EngineHandle as Actors, NetworkIdentity,
+    NetworkRequest, RequestContext, SyncContext, WalContext,
+};
+use arc_malachitebft_codec::Codec;
+use arc_malachitebft_engine::consensus::{ConsensusMsg, ConsensusRef};
+use arc_malachitebft_engine::util::events::Event;
+use proofmill_chain::types::hash::Hash;
+use proofmill_chain::types::units::{Height, Round};
+use proofmill_signer::{Plan, Signer, plan};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use super::config::Node;
+use super::{EngineConfig, EngineError, keypair};
+use crate::adapter::{Adapter, AdapterParts};
+use crate::application::Application;
+use crate::caught_up::Standing;
+use crate::codec::WireCodec;
+use crate::context::{Address, Chain};
+use crate::network::{Network, Own};
+use crate::own_log;
+use crate::signing::{EngineSigner, FOLLOWER, Verifier, prove_peer};
+
+/// How long a log may be held by an engine that is stopping.
+const LOG_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Requests of ours that may wait in the engine.
+const REQUESTS_MAX: usize = 16;
+/// How often the number of peers is read.
+const PEERS_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a node looks whether it may sign, and tells its height while no engine does.
+const STANDING_INTERVAL: Duration = Duration::from_millis(250);
+/// How long the engine's parts may take to stop.
+const STOP_WAIT: Duration = Duration::from_secs(5);
+
+/// What a running node shows.
+#[derive(Clone)]
+pub(super) struct Shown {
+    pub(super) position: watch::Sender<(Height, Round)>,
+    pub(super) clocks_ahead_ms: watch::Sender<Option<i64>>,
+    pub(super) peers: watch::Sender<usize>,
+    pub(super) signs: watch::Sender<bool>,
+}
+
+/// The engines of one node.
+pub(super) struct Life {
+    config: EngineConfig,
+    app: Arc<dyn Application>,
+    chain: Hash,
+    network: Network,
+    shown: Shown,
+    stopping: watch::Receiver<bool>,
+    broken: watch::Sender<Option<String>>,
+}
+
+/// How the next engine runs.
+enum Mode {
+    /// With the signer, over the log as it is or an empty one.
+    Sign(Arc<dyn Signer>, Plan),
+    /// Without, until this height is committed and the node has caught up; `None` for ever.
+    Follow(Option<Height>),
+}
+
+/// Why an engine ended.
+enum End {
+    Stopped,
+    MaySign,
+}
+
+impl Life {
+    /// Starts the network, and finds out whether the guard can be used at all.
+    pub(super) async fn begin(
+        config: EngineConfig,
+        app: Arc<dyn Application>,
+        shown: Shown,
+        stopping: watch::Receiver<bool>,
+    ) -> Result<Self, EngineError> {
+        let node = Node::new(&config)?;
+        let chain = {
+            let app = Arc::clone(&app);
+            blocking(move || app.chain()).await?
+        };
+        for log in [
+            own_log::signing(&config.home),
+            own_log::following(&config.home),
+        ] {
+            wait_until_free(log).await?;
+        }
+        if let Some(signer) = &config.signer {
+            plan_of(&config.home, &app, signer).await?;
+        }
+        let identity = identity(&config)?;
+        let own = config.signer.clone().map(|signer| Own { chain, signer });
+        let network = Network::start(&node, identity, own, config.alone_wait).await?;
+        Ok(Self {
+            config,
+            app,
+            chain,
+            network,
+            shown,
+            stopping,
+            broken: watch::Sender::new(None),
+        })
+    }
+
+    /// Runs one engine after the other until the node is stopped.
+    pub(super) async fn run(self) -> Result<(), EngineError> {
+        let result = self.engines().await;
+        self.network.stop().await;
+        result
+    }
+
+    async fn engines(&self) -> Result<(), EngineError> {
+        loop {
+            let Some(mode) = self.mode().await? else {
+                return Ok(());
+            };
+            match self.engine(mode).await? {
+                End::Stopped => return Ok(()),
+                End::MaySign => {}
+            }
+        }
+    }
+
+    /// How the next engine runs; `None` when the node is stopped first.
+    async fn mode(&self) -> Result<Option<Mode>, EngineError> {
+        let Some(signer) = &self.config.signer else {
+            return Ok(Some(Mode::Follow(None)));
+        };
+        let plan = plan_of(&self.config.home, &self.app, signer).await?;
+        if let Plan::Follow { until, reason } = plan {
+            tracing::warn!(
+                "this validator follows without signing until height {until} is committed: {reason}"
+            );
+            return Ok(Some(Mode::Follow(Some(until))));
+        }
+        loop {
+            let head = self.head().await?;
+            match self.network.standing(head) {
+                Standing::CaughtUp => {
+                    tracing::info!(next = %head.next(), "this validator signs");
+                    return Ok(Some(Mode::Sign(Arc::clone(signer), plan)));
+                }
+                Standing::Behind(height) => {
+                    tracing::info!(%head, %height, "this validator catches up before it signs");
+                    return Ok(Some(Mode::Follow(Some(Height::ZERO))));
+                }
+                Standing::Unknown(until) => {
+                    let app = Arc::clone(&self.app);
+                    self.network
+                        .report(head, blocking(move || app.history_min()).await?);
+                    if !self.waits(until).await? {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for news of the peers, at most until `until`; false when the node is stopped.
+    async fn waits(&self, until: Instant) -> Result<bool, EngineError> {
+        let until = until.min(Instant::now() + STANDING_INTERVAL);
+        let mut stopping = self.stopping.clone();
+        tokio::select! {
+            _ = stopping.wait_for(|stop| *stop) => Ok(false),
+            error = self.network.foreign() => Err(error),
+            () = self.network.changed() => Ok(true),
+            () = tokio::time::sleep_until(until.into()) => Ok(true),
+        }
+    }
+
+    async fn head(&self) -> Result<Height, EngineError> {
+        let app = Arc::clone(&self.app);
+        blocking(move || app.head()).await
+    }
+
+    /// Resolves when a following engine should make way for one that signs.
+    async fn may_sign(&self, until: Option<Height>) -> Result<End, EngineError> {
+        let Some(until) = until else {
+            return std::future::pending().await;
+        };
+        let mut ticks = tokio::time::interval(STANDING_INTERVAL);
+        loop {
+            ticks.tick().await;
+            let head = self.head().await?;
+            if head >= until && self.network.standing(head) == Standing::CaughtUp {
+                return Ok(End::MaySign);
+            }
+        }
+    }
+
+    /// Runs one engine to its end.
+    async fn engine(&self, mode: Mode) -> Result<End, EngineError> {
+        let (signer, log, until) = match mode {
+            Mode::Sign(signer, plan) => {
+                let log = own_log::signing(&self.config.home);
+                signer.bind(match plan {
+                    Plan::Continue { lock } => lock,
+                    Plan::Begin | Plan::Follow { .. } => None,
+                });
+                if plan == Plan::Begin {
+                    own_log::remove(&log).map_err(|error| log_error(&log, &error))?;
+                }
+                (Some(signer), log, None)
+            }
+            Mode::Follow(until) => {
+                let log = own_log::following(&self.config.home);
+                own_log::remove(&log).map_err(|error| log_error(&log, &error))?;
+                (None, log, until)
+            }
+        };
+        wait_until_free(log.clone()).await?;
+        let (channels, actors) = self.build(signer.clone(), log.clone()).await?;
+        let Channels {
+            consensus,
+            network,
+            events,
+            net_requests,
+            requests,
+        } = channels;
+        let consensus_actor = consensus_actor(&actors)?;
+        let adapter = Adapter::new(AdapterParts {
+            app: Arc::clone(&self.app),
+            chain: self.chain,
+            signer: signer.clone(),
+            timeouts: self.config.timeouts.into(),
+            block_bytes_max: self.config.max_block_bytes,
+            network,
+            consensus: consensus_actor,
+        });
+        self.shown.signs.send_replace(signer.is_some());
+        let position = tokio::spawn(forward(adapter.position(), self.shown.position.clone()));
+        let clocks = adapter.clocks_ahead_ms();
+        let clocks = tokio::spawn(forward(clocks, self.shown.clocks_ahead_ms.clone()));
+        let peers = tokio::spawn(count_peers(net_requests, self.shown.peers.clone()));
+        let mut serving = tokio::spawn(Arc::clone(&adapter).run(consensus));
+        let events = events.subscribe();
+        let ended = tokio::select! {
+            ended = self.supervise(&adapter, &mut serving, events, &log) => ended,
+            ended = self.may_sign(until) => ended,
+        };
+        // From here on no message is taken; what was taken is finished.
+        self.shown.signs.send_replace(false);
+        peers.abort();
+        clocks.abort();
+        drop(requests);
+        adapter.close();
+        if !serving.is_finished() {
+            serving.await.ok();
+        }
+        position.abort();
+        stop_actors(actors).await;
+        ended
+    }
+
+    /// Waits for whatever ends an engine first.
+    async fn supervise(
+        &self,
+        adapter: &Adapter,
+        serving: &mut JoinHandle<()>,
+        events: RxEvent<Chain>,
+        log: &Path,
+    ) -> Result<End, EngineError> {
+        let mut stopping = self.stopping.clone();
+        tokio::select! {
+            reason = adapter.failed() => Err(EngineError::Fatal(reason)),
+            reason = log_failure(events) => Err(log_error(log, &reason)),
+            error = self.network.foreign() => Err(error),
+            reason = self.broken() => Err(EngineError::Guard(reason)),
+            _ = serving => Err(channel_closed(log)),
+            // An error means that the handle was dropped, which stops the engine as well.
+            _ = stopping.wait_for(|stop| *stop) => Ok(End::Stopped),
+        }
+    }
+
+    /// Resolves with the reason once nothing can be signed any more.
+    async fn broken(&self) -> String {
+        let mut broken = self.broken.subscribe();
+        let reason = broken.wait_for(Option::is_some).await;
+        let reason = reason.ok().and_then(|reason| reason.clone());
+        reason.unwrap_or_default()
+    }
+
+    async fn build(
+        &self,
+        signer: Option<Arc<dyn Signer>>,
+        log: PathBuf,
+    ) -> Result<(Channels<Chain>, Actors), EngineError> {
+        let chain = self.chain;
+        let verifier = Box::new(Verifier { chain });
+        let consensus = match signer {
+            Some(signer) => ConsensusContext::new_validator(
+                Address(signer.key()),
+                verifier,
+                Box::new(EngineSigner {
+                    signer,
+                    broken: self.broken.clone(),
+                }),
+            ),
+            None => ConsensusContext::new_full_node(FOLLOWER, verifier),
+        };
+        let (network, publish) = self.network.for_engine().await?;
+        EngineBuilder::new(Chain, Node::new(&self.config)?)
+            .with_default_wal(WalContext::new(log.clone(), WireCodec))
+            .with_custom_network(network, publish)
+            .with_default_sync(SyncContext::new(WireCodec))
+            .with_default_consensus(consensus)
+            .with_default_request(RequestContext::new(REQUESTS_MAX))
+            .build()
+            .await
+            .map_err(|error| log_error(&log, &error))
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    call: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, EngineError> {
+    tokio::task::spawn_blocking(call)
+        .await
+        .map_err(|error| EngineError::Start(error.to_string()))
+}
+
+/// What the guard and the log allow.
+async fn plan_of(
+    home: &Path,
+    app: &Arc<dyn Application>,
+    signer: &Arc<dyn Signer>,
+) -> Result<Plan, EngineError> {
+    let log = own_log::signing(home);
+    let (app, signer) = (Arc::clone(app), Arc::clone(signer));
+    let planned = blocking(move || {
+        let next = app.head().next();
+        let record = signer.record();
+        plan(&record, next, own_log::read(&log, next, &record.key()))
+    });
+    planned
+        .await?
+        .map_err(|error| EngineError::OldGuard(error.to_string()))
+}
+
+fn identity(config: &EngineConfig) -> Result<NetworkIdentity, EngineError> {
+    let start = |error: &dyn std::fmt::Display| EngineError::Start(error.to_string());
+    let keypair = keypair(&config.network.network_seed);
+    let Some(signer) = &config.signer else {
+        return Ok(NetworkIdentity::new(
+            config.network.moniker.clone(),
+            keypair,
+            None,
+        ));
+    };
+    let peer = keypair.public().to_peer_id().to_bytes();
+    let proof = prove_peer(signer.as_ref(), peer).map_err(|error| start(&error))?;
+    let proof = WireCodec.encode(&proof).map_err(|error| start(&error))?;
+    let address = Address(signer.key()).to_string();
+    Ok(NetworkIdentity::new_validator(
+        config.network.moniker.clone(),
+        keypair,
+        address,
+        proof,
+    ))
+}
+
+fn log_error(log: &Path, error: &dyn std::fmt::Display) -> EngineError {
+    EngineError::Fatal(format!("consensus log {}: {error}", log.display()))
+}
+
+/// Why the engine closed its channel: most likely it can no longer write its log.
+fn channel_closed(log: &Path) -> EngineError {
+    let probe = log.with_file_name("probe");
+    let write = || {
+        let mut file = File::create(&probe)?;
+        file.write_all(&[0; 4096])?;
+        file.sync_all()
+    };
+    let written = write();
+    // What cannot be removed was not written, or is overwritten by the next probe.
+    let _ = std::fs::remove_file(&probe);
+    match written {
+        Ok(()) => EngineError::Fatal("the engine closed its channel".to_owned()),
+        Err(error) => EngineError::Fatal(format!(
+            "the consensus log {} cannot be written ({error}): make room on its disk or repair it, \
+             then start the node again",
+            log.display()
+        )),
+    }
+}
+
+/// Resolves when the log cannot be trusted: the engine then hangs on purpose.
+async fn log_failure(mut events: RxEvent<Chain>) -> String {
+    use tokio::sync::broadcast::error::RecvError;
+    loop {
+        match events.recv().await {
+            Ok(Event::WalCorrupted(error)) => return error.to_string(),
+            Ok(Event::WalReplayError(error)) => return format!("replay: {error}"),
+            Ok(Event::WalResetError(error)) => return format!("reset: {error}"),
+            Ok(_) | Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}
+
+async fn forward<T: Clone + PartialEq>(mut from: watch::Receiver<T>, to: watch::Sender<T>) {
+    loop {
+        let value = from.borrow_and_update().clone();
+        to.send_replace(value);
+        if from.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn count_peers(requests: mpsc::Sender<NetworkRequest>, count: watch::Sender<usize>) {
+    let mut ticks = tokio::time::interval(PEERS_INTERVAL);
+    loop {
+        ticks.tick().await;
+        if let Ok(Some(network)) = NetworkRequest::dump_state(&requests).await {
+            count.send_replace(network.peers.len());
+        }
+    }
+}
+
+/// The engine's consensus actor, which takes judged values directly: a value that is due later than
+/// the reply to its last part would otherwise wait for the next round.
+fn consensus_actor(actors: &Actors) -> Result<ConsensusRef<Chain>, EngineError> {
+    let children = actors.actor.get_cell().get_children().into_iter();
+    let mut consensus =
+        children.filter(|child| child.is_message_type_of::<ConsensusMsg<Chain>>() == Some(true));
+    let consensus = consensus.next().map(ConsensusRef::from);
+    consensus.ok_or_else(|| EngineError::Start("the engine has no consensus actor".to_owned()))
+}
+
+async fn stop_actors(actors: Actors) {
+    let cell = actors.actor.get_cell();
+    cell.stop_children_and_wait(Some("stopping".to_owned()), Some(STOP_WAIT))
+        .await;
+    actors.actor.stop(Some("stopping".to_owned()));
+    if tokio::time::timeout(STOP_WAIT, actors.handle)
+        .await
+        .is_err()
+    {
+        tracing::warn!("the engine's supervisor did not stop in time");
+    }
+}
+
+/// Waits until nobody holds a log's lock: an engine that has stopped in this process gives it back a
+/// moment later.
+async fn wait_until_free(log: PathBuf) -> Result<(), EngineError> {
+    let error = |error: &dyn std::fmt::Display| log_error(&log, error);
+    let opened = log.clone();
+    let wait = blocking(move || match File::open(&opened) {
+        Ok(file) => file.lock(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    });
+    match tokio::time::timeout(LOG_WAIT_MAX, wait).await {
+        Ok(Ok(Ok(()))) => Ok(()),
+        Ok(Ok(Err(failed))) => Err(error(&failed)),
+        Ok(Err(failed)) => Err(failed),
+        Err(_) => Err(error(&"another process uses it")),
+    }
+}

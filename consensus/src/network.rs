@@ -1,0 +1,274 @@
+//! Between the engine and its network: what comes in is watched, what goes out is filtered.
+//!
+//! ```text
+//! network ──events──▶ consensus, sync           (unchanged)
+//!         ──events──▶ Watch ──▶ heights of peers, messages under our own key
+//! engine ──messages──▶ Outgoing ──▶ network     (unsigned messages are dropped)
+//! ```
+//!
+//! The network outlives the engines that use it: a node becomes a validator by starting another
+//! engine, without losing its peers.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_malachitebft_app_channel::app::config::NodeConfig;
+use arc_malachitebft_app_channel::app::metrics::SharedRegistry;
+use arc_malachitebft_app_channel::spawn::spawn_network_actor;
+use arc_malachitebft_app_channel::{NetworkIdentity, NetworkMsg as AppNetworkMsg};
+use arc_malachitebft_core_consensus::{LivenessMsg, SignedConsensusMsg};
+use arc_malachitebft_engine::network::{Msg, NetworkEvent, NetworkRef, Status};
+use arc_malachitebft_peer::PeerId;
+use async_trait::async_trait;
+use proofmill_chain::types::hash::Hash;
+use proofmill_chain::types::units::Height;
+use proofmill_signer::Signer;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::caught_up::{Peers, Standing};
+use crate::codec::WireCodec;
+use crate::context::{self, Chain};
+use crate::engine::EngineError;
+use crate::observer::bytes_of;
+use crate::sightings::sightings;
+use crate::signing::{UNSIGNED, is_valid};
+
+/// How long the network may take to stop.
+const STOP_WAIT: Duration = Duration::from_secs(5);
+
+/// Whose messages are recognised.
+#[derive(Clone)]
+pub(crate) struct Own {
+    pub(crate) chain: Hash,
+    pub(crate) signer: Arc<dyn Signer>,
+}
+
+/// A running network.
+pub(crate) struct Network {
+    actor: NetworkRef<Chain>,
+    publish: mpsc::Sender<AppNetworkMsg<Chain>>,
+    watch: ActorRef<Event>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    peers: Mutex<Peers>,
+    changed: Notify,
+    foreign: watch::Sender<Option<EngineError>>,
+}
+
+impl Shared {
+    fn peers(&self, change: impl FnOnce(&mut Peers)) {
+        let peers = self.peers.lock();
+        change(&mut peers.unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_waiters();
+    }
+}
+
+impl Network {
+    /// Starts to listen and to dial.
+    pub(crate) async fn start(
+        node: &impl NodeConfig,
+        identity: NetworkIdentity,
+        own: Option<Own>,
+        alone_wait: Duration,
+    ) -> Result<Self, EngineError> {
+        let start = |error: &dyn std::fmt::Display| EngineError::Start(error.to_string());
+        let registry = SharedRegistry::global().with_moniker(node.moniker());
+        let (actor, publish) = spawn_network_actor(
+            identity,
+            node.consensus(),
+            node.value_sync(),
+            &registry,
+            WireCodec,
+        )
+        .await
+        .map_err(|error| start(&error))?;
+        let shared = Arc::new(Shared {
+            peers: Mutex::new(Peers::new(Instant::now(), alone_wait)),
+            changed: Notify::new(),
+            foreign: watch::Sender::new(None),
+        });
+        let arguments = (own, Arc::clone(&shared));
+        let (watch, _) = Actor::spawn(None, Watch, arguments)
+            .await
+            .map_err(|error| start(&error))?;
+        actor
+            .cast(Msg::Subscribe(Box::new(watch.clone())))
+            .map_err(|error| start(&error))?;
+        Ok(Self {
+            actor,
+            publish,
+            watch,
+            shared,
+        })
+    }
+
+    /// The network as one engine uses it, to be given to the engine's builder.
+    pub(crate) async fn for_engine(
+        &self,
+    ) -> Result<(NetworkRef<Chain>, mpsc::Sender<AppNetworkMsg<Chain>>), EngineError> {
+        let (outgoing, _) = Actor::spawn(None, Outgoing, self.actor.clone())
+            .await
+            .map_err(|error| EngineError::Start(error.to_string()))?;
+        Ok((outgoing, self.publish.clone()))
+    }
+
+    /// Tells the peers the last committed height, which they answer with theirs in time.
+    pub(crate) fn report(&self, head: Height, history_min: Height) {
+        let status = Status::new(context::Height(head), context::Height(history_min));
+        // An error means that the network is stopping.
+        self.actor.cast(Msg::BroadcastStatus(status)).ok();
+    }
+
+    /// Where this node stands among its peers with `head` committed.
+    pub(crate) fn standing(&self, head: Height) -> Standing {
+        let peers = self.shared.peers.lock();
+        let mut peers = peers.unwrap_or_else(PoisonError::into_inner);
+        peers.standing(head, Instant::now())
+    }
+
+    /// Resolves at the next change of what peers show.
+    pub(crate) async fn changed(&self) {
+        self.shared.changed.notified().await;
+    }
+
+    /// Resolves with what is to be said once another process is seen to sign with our key.
+    pub(crate) async fn foreign(&self) -> EngineError {
+        let mut foreign = self.shared.foreign.subscribe();
+        let seen = foreign.wait_for(Option::is_some).await;
+        // The sender lives as long as `self`.
+        let seen = seen.ok().and_then(|seen| seen.clone());
+        match seen {
+            Some(error) => error,
+            None => std::future::pending().await,
+        }
+    }
+
+    pub(crate) async fn stop(self) {
+        // It holds the signer, and with it the guard.
+        let watching = self.watch.stop_and_wait(None, Some(STOP_WAIT));
+        drop(watching.await);
+        let stopped = self.actor.stop_and_wait(None, Some(STOP_WAIT));
+        if stopped.await.is_err() {
+            tracing::warn!("the network did not stop in time");
+        }
+    }
+}
+
+/// An event of the network, as the watching actor gets it.
+#[derive(Debug)]
+pub(crate) struct Event(pub(crate) NetworkEvent<Chain>);
+
+impl From<NetworkEvent<Chain>> for Event {
+    fn from(event: NetworkEvent<Chain>) -> Self {
+        Self(event)
+    }
+}
+
+/// Watches what the peers send.
+struct Watch;
+
+#[async_trait]
+impl Actor for Watch {
+    type Msg = Event;
+    type State = (Option<Own>, Arc<Shared>);
+    type Arguments = Self::State;
+
+    async fn pre_start(
+        &self,
+        _: ActorRef<Event>,
+        state: Self::State,
+    ) -> Result<Self::State, ActorProcessingErr> {
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<Event>,
+        Event(event): Event,
+        (own, shared): &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        let now = Instant::now();
+        match &event {
+            NetworkEvent::PeerConnected(peer) => shared.peers(|peers| peers.connected(*peer, now)),
+            NetworkEvent::PeerDisconnected(peer) => shared.peers(|peers| peers.disconnected(peer)),
+            NetworkEvent::Status(peer, status) => {
+                shared.peers(|peers| peers.reported(*peer, status.tip_height.0, now));
+            }
+            _ => {}
+        }
+        let Some(own) = own else {
+            return Ok(());
+        };
+        if shared.foreign.borrow().is_none()
+            && let Some((peer, what)) = own.foreign(&event)
+        {
+            let error = EngineError::Foreign {
+                peer: peer.to_string(),
+                what,
+            };
+            tracing::error!("{error}");
+            shared.foreign.send_replace(Some(error));
+        }
+        Ok(())
+    }
+}
+
+impl Own {
+    /// The first message of an event that is signed with our key and is not ours.
+    fn foreign(&self, event: &NetworkEvent<Chain>) -> Option<(PeerId, String)> {
+        let me = self.signer.key();
+        let (peer, seen) = sightings(event)?;
+        let mut mine = seen.into_iter().filter(|seen| seen.key == me);
+        let foreign = mine.find_map(|seen| {
+            let foreign = self.signer.foreign(&seen.sighting)?;
+            // Only what verifies: nobody else can stop this node with a message.
+            let bytes = bytes_of(&self.chain, &me, &seen.sighting);
+            is_valid(&me, &bytes, &seen.signature).then_some(foreign)
+        })?;
+        Some((peer, foreign.to_string()))
+    }
+}
+
+/// Passes an engine's messages on, but for those that the signer refused: the engine publishes them
+/// without looking at their signature.
+struct Outgoing;
+
+#[async_trait]
+impl Actor for Outgoing {
+    type Msg = Msg<Chain>;
+    type State = NetworkRef<Chain>;
+    type Arguments = NetworkRef<Chain>;
+
+    async fn pre_start(
+        &self,
+        _: ActorRef<Msg<Chain>>,
+        network: NetworkRef<Chain>,
+    ) -> Result<NetworkRef<Chain>, ActorProcessingErr> {
+        Ok(network)
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<Msg<Chain>>,
+        message: Msg<Chain>,
+        network: &mut NetworkRef<Chain>,
+    ) -> Result<(), ActorProcessingErr> {
+        if is_unsigned(&message) {
+            return Ok(());
+        }
+        Ok(network.cast(message)?)
+    }
+}
+
+fn is_unsigned(message: &Msg<Chain>) -> bool {
+    let signature = match message {
+        Msg::PublishConsensusMsg(SignedConsensusMsg::Vote(vote))
+        | Msg::PublishLivenessMsg(LivenessMsg::Vote(vote)) => &vote.signature,
+        Msg::PublishConsensusMsg(SignedConsensusMsg::Proposal(proposal)) => &proposal.signature,
+        _ => return false,
+    };
+    *signature == UNSIGNED
+}

@@ -1,0 +1,214 @@
+//! Listens to a network's signed messages without taking part in it.
+
+use arc_malachitebft_app_channel::NetworkIdentity;
+use arc_malachitebft_app_channel::app::config::NodeConfig as _;
+use arc_malachitebft_app_channel::app::metrics::SharedRegistry;
+use arc_malachitebft_app_channel::spawn::spawn_network_actor;
+use arc_malachitebft_engine::network::{Msg, NetworkEvent, NetworkRef};
+use async_trait::async_trait;
+use proofmill_chain::finality::VoteKind;
+use proofmill_chain::types::hash::{AccountId, Hash, Signature};
+use proofmill_signer::{Proposal, Sighting, Vote, proposal_bytes, vote_bytes};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::mpsc;
+
+use crate::codec::WireCodec;
+use crate::context::Chain;
+use crate::core::{Part, announcement_bytes};
+use crate::engine::{EngineError, NetworkConfig, keypair, node_of};
+use crate::network::Event;
+use crate::sightings::{Seen, sightings};
+use crate::signing::is_valid;
+
+/// The kinds of message that a validator signs for the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ObservedKind {
+    /// The announcement of a block's parts.
+    Announcement,
+    /// A proposal.
+    Proposal,
+    /// A prevote.
+    Prevote,
+    /// A precommit.
+    Precommit,
+}
+
+/// A message that some peer delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Observed {
+    /// Its kind.
+    pub kind: ObservedKind,
+    /// The key that it names as its signer.
+    pub key: AccountId,
+    /// Its height.
+    pub height: u64,
+    /// Its round.
+    pub round: u32,
+    /// The block or nil.
+    pub block: Option<Hash>,
+    /// Whether its signature is that key's.
+    pub is_signed: bool,
+}
+
+/// A listening peer.
+pub struct Observer {
+    network: NetworkRef<Chain>,
+    listening: ActorRef<Event>,
+}
+
+impl Observer {
+    /// Listens on an address, dials peers, and passes on what they deliver of the chain whose genesis
+    /// hash is `chain`.
+    ///
+    /// # Errors
+    /// When the configuration cannot be used or nothing can listen on the address.
+    pub async fn start(
+        config: &NetworkConfig,
+        chain: Hash,
+    ) -> Result<(Self, mpsc::UnboundedReceiver<Observed>), EngineError> {
+        let start = |error: &dyn std::fmt::Display| EngineError::Start(error.to_string());
+        let node = node_of(config)?;
+        let (network, _) = spawn_network_actor(
+            NetworkIdentity::new(config.moniker.clone(), keypair(&config.network_seed), None),
+            node.consensus(),
+            node.value_sync(),
+            &SharedRegistry::global().with_moniker(&config.moniker),
+            WireCodec,
+        )
+        .await
+        .map_err(|error| start(&error))?;
+        let (sender, observed) = mpsc::unbounded_channel();
+        let (listening, _) = Actor::spawn(None, Listening, (chain, sender))
+            .await
+            .map_err(|error| start(&error))?;
+        network
+            .cast(Msg::Subscribe(Box::new(listening.clone())))
+            .map_err(|error| start(&error))?;
+        Ok((Self { network, listening }, observed))
+    }
+
+    /// Stops to listen.
+    pub async fn stop(self) {
+        self.listening.stop(None);
+        // Whatever it does, it has no state to lose.
+        let _ = self.network.stop_and_wait(None, None).await;
+    }
+}
+
+struct Listening;
+
+#[async_trait]
+impl Actor for Listening {
+    type Msg = Event;
+    type State = (Hash, mpsc::UnboundedSender<Observed>);
+    type Arguments = Self::State;
+
+    async fn pre_start(
+        &self,
+        _: ActorRef<Event>,
+        state: Self::State,
+    ) -> Result<Self::State, ActorProcessingErr> {
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<Event>,
+        Event(event): Event,
+        (chain, sender): &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        if let NetworkEvent::ProposalPart(_, _, message) = &event
+            && let Some(Part::Init(announcement, signature)) = message.content.as_data()
+        {
+            let bytes = announcement_bytes(chain, announcement);
+            let observed = Observed {
+                kind: ObservedKind::Announcement,
+                key: announcement.proposer,
+                height: announcement.height.get(),
+                round: announcement.round.get(),
+                block: Some(announcement.block),
+                is_signed: is_valid(&announcement.proposer, &bytes, signature),
+            };
+            // An error means that nobody listens any more.
+            sender.send(observed).ok();
+        }
+        for seen in sightings(&event).into_iter().flat_map(|(_, seen)| seen) {
+            sender.send(observed(chain, &seen)).ok();
+        }
+        Ok(())
+    }
+}
+
+/// The bytes that the signature of a message under `key` covers.
+pub(crate) fn bytes_of(chain: &Hash, key: &AccountId, sighting: &Sighting) -> Vec<u8> {
+    match *sighting {
+        Sighting::Proposal {
+            height,
+            round,
+            pol_round,
+            block,
+        } => {
+            let proposal = Proposal {
+                height,
+                round,
+                pol_round,
+                block,
+            };
+            proposal_bytes(chain, key, &proposal)
+        }
+        Sighting::Vote {
+            kind,
+            height,
+            round,
+            block,
+        } => {
+            let vote = Vote {
+                kind,
+                height,
+                round,
+                block,
+            };
+            vote_bytes(chain, key, &vote)
+        }
+    }
+}
+
+fn observed(chain: &Hash, seen: &Seen) -> Observed {
+    let Seen {
+        key,
+        sighting,
+        signature,
+    } = seen;
+    let (kind, height, round, block) = match *sighting {
+        Sighting::Proposal {
+            height,
+            round,
+            block,
+            ..
+        } => (ObservedKind::Proposal, height, round, Some(block)),
+        Sighting::Vote {
+            kind,
+            height,
+            round,
+            block,
+        } => {
+            let kind = match kind {
+                VoteKind::Prevote => ObservedKind::Prevote,
+                VoteKind::Precommit => ObservedKind::Precommit,
+            };
+            (kind, height, round, block)
+        }
+    };
+    Observed {
+        kind,
+        key: *key,
+        height: height.get(),
+        round: round.get(),
+        block,
+        is_signed: is_signed(chain, key, sighting, signature),
+    }
+}
+
+fn is_signed(chain: &Hash, key: &AccountId, sighting: &Sighting, signature: &Signature) -> bool {
+    is_valid(key, &bytes_of(chain, key, sighting), signature)
+}
