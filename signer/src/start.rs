@@ -4,6 +4,7 @@
 //! message that the log lacks is one that the engine does not know it has sent.
 
 use core::fmt;
+use std::collections::BTreeSet;
 
 use proofmill_chain::finality::VoteKind;
 use proofmill_chain::types::hash::Hash;
@@ -30,7 +31,7 @@ pub enum Reason {
     LogMissing,
     /// The log cannot be read.
     LogDamaged(String),
-    /// The log lacks more than the newest message.
+    /// The log ends more than one round before the last signature.
     LogShort {
         /// How many messages it lacks.
         missing: usize,
@@ -120,18 +121,28 @@ pub fn plan(
         Ok(log) => log,
         Err(error) => return follow(Reason::LogDamaged(error)),
     };
+    let of_height = log.is_some();
     let log = log.unwrap_or_default();
+    // The log is written in order. A gap before a message that it holds is no damage: the
+    // engine logs nothing while it replays, so a message that a kill had kept out of the log stays
+    // out of it. What lies behind it may be a burst that the engine signed before its next flush,
+    // which is of one round; a power cut takes all of it.
     let missing: Vec<_> = signed.iter().filter(|one| !one.is_in(&log)).collect();
-    match (missing.as_slice(), signed.last()) {
-        ([], _) => Ok(Plan::Continue { lock: None }),
-        ([one], Some(newest)) if *one == newest => Ok(Plan::Continue {
-            lock: one.binding(),
-        }),
-        (missing, _) if missing.len() == signed.len() => follow(Reason::LogMissing),
-        (missing, _) => follow(Reason::LogShort {
-            missing: missing.len(),
-        }),
+    let logged = signed.iter().rposition(|one| one.is_in(&log));
+    let tail = &signed[logged.map_or(0, |last| last + 1)..];
+    let rounds: BTreeSet<Round> = tail.iter().map(One::round).collect();
+    if !of_height && missing.len() > 1 {
+        return follow(Reason::LogMissing);
     }
+    if rounds.len() > 1 {
+        let missing = missing.len();
+        return follow(Reason::LogShort { missing });
+    }
+    let locked = signed.iter().rev().find(|one| one.binding().is_some());
+    let lock = locked.filter(|one| missing.contains(one));
+    Ok(Plan::Continue {
+        lock: lock.and_then(One::binding),
+    })
 }
 
 /// A vote or proposal of the record.
@@ -148,6 +159,12 @@ impl One {
                 log.proposals.contains(&(*round, *pol_round, *block))
             }
             Self::Vote(kind, round, block) => log.votes.contains(&(*kind, *round, *block)),
+        }
+    }
+
+    const fn round(&self) -> Round {
+        match self {
+            Self::Proposal(round, ..) | Self::Vote(_, round, _) => *round,
         }
     }
 
