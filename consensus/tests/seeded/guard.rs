@@ -150,30 +150,6 @@ impl Guard {
     }
 }
 
-/// How a validator starts.
-pub(crate) fn plan(
-    record: &Record,
-    next: Height,
-    log: Option<LoggedMessages>,
-) -> Result<signer::Plan, signer::StartError> {
-    let lock = record.lock().filter(|(round, block)| {
-        let precommit = (VoteKind::Precommit, *round, Some(*block));
-        let logged = log.as_ref();
-        !logged.is_some_and(|log| log.votes.contains(&precommit))
-    });
-    let plan = signer::plan(record, next, Ok(log))?;
-    Ok(match plan {
-        signer::Plan::Follow { until, reason } if next < record.height() => signer::Plan::Follow {
-            until: until.previous().unwrap_or_default(),
-            reason,
-        },
-        signer::Plan::Follow { .. } if next == record.height() && next > record.floor() => {
-            signer::Plan::Continue { lock }
-        }
-        plan => plan,
-    })
-}
-
 /// Our messages in a log.
 pub(crate) fn logged(
     entries: &[arc_malachitebft_core_consensus::Input<Chain>],

@@ -161,7 +161,7 @@ impl Node {
         self.set_log_aside(next);
         let log =
             (self.disk.log.height == next).then(|| guard::logged(&self.disk.log.entries, &self.me));
-        let plan = match guard::plan(&self.disk.guard, next, log) {
+        let plan = match signer::plan(&self.disk.guard, next, Ok(log)) {
             _ if off => signer::Plan::Begin,
             Ok(plan) => plan,
             Err(error) => {
