@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use libp2p::Multiaddr;
+use proofmill_rpc::limits;
 use proofmill_rpc::nearest::nearest;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
@@ -53,6 +54,16 @@ pub struct Rpc {
     pub listen: SocketAddr,
     /// Origins of web pages that may call it; `*` for all.
     pub cors_origins: Vec<String>,
+    /// Names by which it may be called besides `localhost` and IP addresses; `*` for all.
+    pub hosts: Vec<String>,
+    /// Connections open at a time.
+    pub connections_max: u64,
+    /// Connections open at a time from one address.
+    pub connections_per_address_max: u64,
+    /// Requests at work or being answered at a time.
+    pub requests_max: u64,
+    /// Bytes of large answers that are made or being written.
+    pub answers_bytes_max: u64,
 }
 
 /// The network of consensus.
@@ -144,6 +155,11 @@ impl Default for Config {
             rpc: Rpc {
                 listen: SocketAddr::from(([127, 0, 0, 1], 26_650)),
                 cors_origins: Vec::new(),
+                hosts: Vec::new(),
+                connections_max: limits::CONNECTIONS_MAX as u64,
+                connections_per_address_max: limits::CONNECTIONS_PER_ADDRESS_MAX as u64,
+                requests_max: limits::REQUESTS_MAX as u64,
+                answers_bytes_max: limits::ANSWERS_BYTES_MAX as u64,
             },
             consensus: Consensus {
                 listen: listen(26_750),

@@ -1,9 +1,10 @@
 //! The front end's ports, answered from the engine and its store.
 
 mod clock;
+mod liveness;
 mod tasks;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -27,6 +28,7 @@ use proofmill_rpc::port::{Query, Submit};
 
 use proofmill_chain::check::TransactionError;
 
+pub use self::liveness::{Liveness, Stuck};
 use crate::engine::{AdmitError, Engine, Taken, clock_ms};
 use crate::gossip::GossipHandle;
 use crate::mempool::InsertError;
@@ -55,6 +57,10 @@ pub struct NodePort {
     pub moniker: String,
     /// Where consensus is.
     pub status: StatusOf,
+    /// Whether the engine and its store answer.
+    liveness: Liveness,
+    /// The figures of the newest block that was asked for: they take a whole block to read.
+    newest: Arc<Mutex<Option<BlockSummary>>>,
 }
 
 impl From<StoreError> for ErrorOf {
@@ -77,6 +83,18 @@ pub(crate) fn not_found(what: impl std::fmt::Display) -> ErrorOf {
 }
 
 impl NodePort {
+    /// The port of a node with this name; `status` tells where consensus is.
+    #[must_use]
+    pub fn new(engine: Arc<Engine>, moniker: String, status: StatusOf) -> Self {
+        Self {
+            liveness: Liveness::of(&engine),
+            engine,
+            moniker,
+            status,
+            newest: Arc::default(),
+        }
+    }
+
     /// Runs a reading or admitting call off the asynchronous threads.
     async fn ask<T: Send + 'static>(
         &self,
@@ -151,7 +169,22 @@ impl Query for NodePort {
     }
 
     async fn node_health(&self) -> Result<NodeHealth, Error> {
-        let head = self.engine.store().durable_head();
+        let head = match self.liveness.check().await {
+            Ok(head) => head,
+            Err(stuck) => {
+                return Ok(NodeHealth {
+                    live: false,
+                    ready: false,
+                    reasons: vec![stuck.reason],
+                    head_age_ms: clock_ms().saturating_sub(stuck.head.time_ms),
+                    clock_skew_ms: clock::skew_ms(
+                        (self.status)().clocks_ahead_ms,
+                        stuck.head.time_ms,
+                        clock_ms(),
+                    ),
+                });
+            }
+        };
         let status = (self.status)();
         let head_age_ms = clock_ms().saturating_sub(head.time_ms);
         let mut reasons = Vec::new();
@@ -177,13 +210,20 @@ impl Query for NodePort {
     }
 
     async fn head(&self) -> Result<BlockSummary, Error> {
-        self.ask(|engine| {
-            let height = engine.store().durable_head().height;
-            let block = engine.store().block(height)?;
-            block
+        let newest = Arc::clone(&self.newest);
+        self.ask(move |engine| {
+            let head = engine.store().durable_head();
+            let mut newest = newest.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(known) = newest.as_ref().filter(|known| known.hash == head.hash) {
+                return Ok(known.clone());
+            }
+            let block = engine.store().block(head.height)?;
+            let summary = block
                 .as_ref()
                 .map(BlockSummary::of)
-                .ok_or_else(|| ErrorOf(Error::new(Code::NotReady, "no block is final yet")))
+                .ok_or_else(|| ErrorOf(Error::new(Code::NotReady, "no block is final yet")))?;
+            *newest = Some(summary.clone());
+            Ok(summary)
         })
         .await
     }

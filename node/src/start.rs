@@ -333,28 +333,32 @@ async fn bind_front_end(
 ) -> Result<Server> {
     let of = Arc::clone(consensus);
     let at = Arc::clone(engine);
-    let port = Arc::new(NodePort {
-        engine: Arc::clone(engine),
-        moniker: config.moniker.clone(),
-        status: Arc::new(move || {
-            of.get().map_or_else(
-                || EngineStatus {
-                    height: at.store().head().height,
-                    round: proofmill_chain::types::units::Round::new(0),
-                    peers: 0,
-                    clocks_ahead_ms: None,
-                    signs: false,
-                },
-                EngineHandle::status,
-            )
-        }),
-    });
+    let status = move || {
+        of.get().map_or_else(
+            || EngineStatus {
+                height: at.store().head().height,
+                round: proofmill_chain::types::units::Round::new(0),
+                peers: 0,
+                clocks_ahead_ms: None,
+                signs: false,
+            },
+            EngineHandle::status,
+        )
+    };
+    let (engine, moniker) = (Arc::clone(engine), config.moniker.clone());
+    let port = Arc::new(NodePort::new(engine, moniker, Arc::new(status)));
     let ports = Ports {
         query: port.clone(),
         submit: port,
     };
+    let count = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
     let options = Options {
         allowed_origins: config.rpc.cors_origins.clone(),
+        allowed_hosts: config.rpc.hosts.clone(),
+        connections_max: count(config.rpc.connections_max),
+        connections_per_address_max: count(config.rpc.connections_per_address_max),
+        requests_max: count(config.rpc.requests_max),
+        answers_bytes_max: count(config.rpc.answers_bytes_max),
         ..Options::default()
     };
     Ok(Server::bind(config.rpc.listen, ports, options).await?)

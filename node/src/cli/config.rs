@@ -44,6 +44,21 @@ pub struct Flags {
     /// Origins of web pages that may call it, separated by commas
     #[arg(long, value_name = "ORIGINS")]
     pub rpc_cors_origins: Option<String>,
+    /// Names by which it may be called besides localhost and IP addresses, separated by commas
+    #[arg(long, value_name = "NAMES")]
+    pub rpc_hosts: Option<String>,
+    /// Connections open at a time
+    #[arg(long, value_name = "COUNT")]
+    pub rpc_connections_max: Option<String>,
+    /// Connections open at a time from one address
+    #[arg(long, value_name = "COUNT")]
+    pub rpc_connections_per_address_max: Option<String>,
+    /// Requests at work or being answered at a time
+    #[arg(long, value_name = "COUNT")]
+    pub rpc_requests_max: Option<String>,
+    /// Bytes of large answers that are made or being written
+    #[arg(long, value_name = "BYTES")]
+    pub rpc_answers_bytes_max: Option<String>,
     /// Where consensus listens
     #[arg(long, value_name = "MULTIADDR")]
     pub consensus_listen: Option<String>,
@@ -89,6 +104,14 @@ impl Flags {
             ("upgrades", &self.upgrades),
             ("rpc.listen", &self.rpc_listen),
             ("rpc.cors_origins", &self.rpc_cors_origins),
+            ("rpc.hosts", &self.rpc_hosts),
+            ("rpc.connections_max", &self.rpc_connections_max),
+            (
+                "rpc.connections_per_address_max",
+                &self.rpc_connections_per_address_max,
+            ),
+            ("rpc.requests_max", &self.rpc_requests_max),
+            ("rpc.answers_bytes_max", &self.rpc_answers_bytes_max),
             ("consensus.listen", &self.consensus_listen),
             ("consensus.peers", &self.consensus_peers),
             ("gossip.listen", &self.gossip_listen),

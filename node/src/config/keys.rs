@@ -23,6 +23,16 @@ pub(super) const IDLE_MS_MAX: i64 = 60_000;
 /// Least and most memory for caches, MiB.
 pub(super) const CACHES_MIB_MIN: i64 = 32;
 pub(super) const CACHES_MIB_MAX: i64 = 1 << 20;
+/// Most connections to the JSON-RPC server that can be allowed.
+const CONNECTIONS_MAX: i64 = 65_536;
+/// Most requests at a time that can be allowed.
+const REQUESTS_MAX: i64 = 4_096;
+/// Smallest budget for large answers, in bytes: one of the largest size.
+const ANSWERS_BYTES_MIN: i64 = 32 << 20;
+/// Largest budget for large answers, in bytes.
+const ANSWERS_BYTES_MAX: i64 = 16 << 30;
+
+const _: () = assert!(ANSWERS_BYTES_MIN == proofmill_rpc::limits::ANSWER_BYTES_MAX as i64);
 
 /// A key of the configuration.
 pub struct Key {
@@ -61,7 +71,7 @@ pub const KEYS: &[Key] = &[
             text_is(
                 value,
                 |text| text.parse::<SocketAddr>().is_ok(),
-                "an address and a port, as \"127.0.0.1:26650\"",
+                "an address and a port, as \"127.0.0.1:26650\" or \"[::1]:26650\",",
             )
         },
     },
@@ -75,6 +85,41 @@ pub const KEYS: &[Key] = &[
                 "an origin, as \"https://example.org\", or \"*\"",
             )
         },
+    },
+    Key {
+        name: "rpc.hosts",
+        doc: "Names by which the JSON-RPC server may be called besides localhost and IP addresses, as\n\
+              [\"node.example.org\"]; [\"*\"] for all. A request for another host is refused: a page of\n\
+              another site could send it.",
+        rule: |value| {
+            each_is(
+                value,
+                proofmill_rpc::is_host_name,
+                "a host name in lower case without port, as \"node.example.org\", or \"*\"",
+            )
+        },
+    },
+    Key {
+        name: "rpc.connections_max",
+        doc: "Connections to the JSON-RPC server open at a time: 1 to 65536.",
+        rule: |value| within(value, 1, CONNECTIONS_MAX),
+    },
+    Key {
+        name: "rpc.connections_per_address_max",
+        doc: "The same from one address (IPv6: one /64): 1 to 65536. Behind a proxy all connections\n\
+              come from its address: give it as many as there may be in all.",
+        rule: |value| within(value, 1, CONNECTIONS_MAX),
+    },
+    Key {
+        name: "rpc.requests_max",
+        doc: "Requests to the JSON-RPC server at work or being answered at a time: 2 to 4096.",
+        rule: |value| within(value, 2, REQUESTS_MAX),
+    },
+    Key {
+        name: "rpc.answers_bytes_max",
+        doc: "Bytes of large answers of the JSON-RPC server that are made or being written: 33554432,\n\
+              which is one answer of the largest size, to 17179869184.",
+        rule: |value| within(value, ANSWERS_BYTES_MIN, ANSWERS_BYTES_MAX),
     },
     Key {
         name: "consensus.listen",

@@ -109,6 +109,19 @@ fn a_value_that_cannot_be_is_named_with_its_origin() {
             "[rpc]\ncors_origins = [\"example.org\"]",
             "\"example.org\" is not an origin",
         ),
+        ("[rpc]\nlisten = \"::1:0\"", "or \"[::1]:26650\""),
+        (
+            "[rpc]\nhosts = [\"http://a\"]",
+            "\"http://a\" is not a host name",
+        ),
+        ("[rpc]\nhosts = [\"a:80\"]", "\"a:80\" is not a host name"),
+        ("[rpc]\nconnections_max = 0", "at least 1"),
+        (
+            "[rpc]\nconnections_per_address_max = 65537",
+            "at most 65536",
+        ),
+        ("[rpc]\nrequests_max = 1", "at least 2"),
+        ("[rpc]\nanswers_bytes_max = 33554431", "at least 33554432"),
         ("[consensus]\nlisten = \"127.0.0.1:5\"", "a multiaddress"),
         (
             "[gossip]\npeers = [\"/ip4/1.2.3.4/tcp/5\", 5]",
