@@ -1,7 +1,7 @@
 //! The pool of attestations: they cost no fee, so each seat has one place per phase, each worker few
 //! places for seats that it may get, and none stays for long before a block can carry it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proofmill_chain::codec;
 use proofmill_chain::task::Readiness;
@@ -219,18 +219,28 @@ impl AttestationPool {
         self.by_arrival.values().map(|waiting| &waiting.message)
     }
 
-    /// What a block with this much room takes of those that it may carry, the first to arrive first.
+    /// What a block with this much room takes of those that it may carry, the first to arrive first: those
+    /// that are ready, and then the reveals that may follow, in the same block, a commitment among these.
     #[must_use]
     pub fn select(&self, bytes_max: usize, count_max: usize) -> Vec<AttestationMessage> {
         let mut left = bytes_max;
         let mut selected = Vec::new();
-        // A reveal may follow, in the same block, the commitments that it waits for.
-        for waiting in self.by_arrival.values() {
+        let mut committing = BTreeSet::new();
+        let ready = self.by_arrival.values().filter(|waiting| waiting.ready);
+        let early = self.by_arrival.values().filter(|waiting| !waiting.ready);
+        for waiting in ready.chain(early) {
             if selected.len() >= count_max {
                 break;
             }
+            let attestation = &waiting.message.signed.attestation;
+            if !waiting.ready && !committing.contains(&attestation.task) {
+                continue;
+            }
             if let Some(rest) = left.checked_sub(waiting.bytes) {
                 left = rest;
+                if matches!(attestation.statement, Statement::Commit { .. }) {
+                    committing.insert(attestation.task);
+                }
                 selected.push(waiting.message.clone());
             }
         }
