@@ -210,7 +210,7 @@ impl Client {
         let (status, body) = self.exchange(&request)?;
         let response: Response<'_> = match serde_json::from_slice(&body) {
             Ok(response) => response,
-            Err(error) if status == 200 && error.is_eof() => {
+            Err(error) if status == 200 && error.is_eof() && !body.is_empty() => {
                 return Err(ClientError::Broken {
                     url: self.url.clone(),
                     reason: format!("the answer ends after {} bytes", body.len()),

@@ -65,11 +65,12 @@ impl Client {
                 Err(error @ Error::Call(ClientError::Connect { .. })) if !answer_lost => {
                     return Err(error);
                 }
+                // Another transaction with this nonce is in a block: this one never will be.
+                Err(error) if error.name() == "TX_NONCE_TOO_LOW" => return Err(error),
                 Err(error) => match patience.bear::<()>(Err(error)) {
                     Ok(_) => thread::sleep(LOOK_EVERY),
-                    Err(error) if answer_lost && error.is_passing() => {
-                        return Err(unknown(sent, error));
-                    }
+                    // Other nodes may have the earlier copy, whatever this one says of the next.
+                    Err(error) if answer_lost => return Err(unknown(sent, error)),
                     Err(error) => return Err(error),
                 },
             }
