@@ -29,9 +29,10 @@ use proofmill_chain::types::task::{
 };
 use proofmill_chain::types::units::Height;
 use proofmill_rpc::api::{AttestationSent, Hex, NodeInfo, TaskPage, TaskView, TransactionView};
+use proofmill_rpc::client::ClientError;
 use serde_json::json;
 
-use self::child::{Cancel, Job, Sandbox};
+use self::child::{Cancel, Cancelled, Job, Sandbox};
 use self::journal::{Entry, Journal};
 pub use self::nodes::Nodes;
 use self::pace::Pace;
@@ -112,6 +113,7 @@ impl Worker {
         let info: NodeInfo = nodes.wait_for("node_info", stopped)?;
         let params: Params = nodes.wait_for("chain_getParams", stopped)?;
         let journal = Journal::open(&config.journal, &info.genesis_hash)?;
+        nodes.keep_to(info.genesis_hash);
         let (sender, events) = channel();
         let id = config.key.public();
         tracing::info!(worker = %id, chain = %info.chain_id, entries = journal.len(), "worker started");
@@ -163,10 +165,20 @@ impl Worker {
     fn look(&mut self) -> Result<(), Trouble> {
         self.nodes.choose();
         let mut seen = BTreeSet::new();
-        for state in ["committing", "revealing"] {
+        let mut failed = None;
+        // A reveal that comes late costs more than a commitment that does.
+        for state in ["revealing", "committing"] {
             for task in self.seats_in(state)? {
-                self.serve(&task, &mut seen)?;
+                match self.serve(&task, &mut seen) {
+                    Ok(()) => {}
+                    // One task must not keep the others from being served.
+                    Err(Trouble::Node(error)) if !is_unreachable(&error) => failed = Some(error),
+                    Err(trouble) => return Err(trouble),
+                }
             }
+        }
+        if let Some(error) = failed {
+            return Err(Trouble::Node(error));
         }
         self.cancel_lost_seats(&seen)?;
         self.forget_what_is_over(&seen)
@@ -248,10 +260,8 @@ impl Worker {
             .nodes
             .call("tx_get", &json!({ "transaction": seat.0 }))?;
         let Some(Hex(encoding)) = ordered.encoding else {
-            return Err(Trouble::Node(anyhow!(
-                "the node does not have order {}",
-                seat.0
-            )));
+            tracing::warn!(task = %seat.0, "the node does not have the order");
+            return Ok(None);
         };
         let view: TaskView = self.nodes.call(
             "task_get",
@@ -314,6 +324,8 @@ impl Worker {
                     .put(entry)
                     .context("the journal cannot be written; nothing was committed")?;
             }
+            // No fault of this host: the seat may turn out to be held after all.
+            Err(error) if error.is::<Cancelled>() => tracing::info!(task = %seat.0, "{error}"),
             Err(error) => {
                 let failures = self.failures.entry(seat).or_default();
                 *failures = failures.saturating_add(1);
@@ -407,6 +419,14 @@ const fn ended_at(view: &TaskView) -> Option<Height> {
         Phase::Final { at, .. } | Phase::Expired { at, .. } | Phase::Cancelled { at } => Some(*at),
         Phase::Open | Phase::Committing { .. } | Phase::Revealing { .. } => None,
     }
+}
+
+/// Whether the node could not be asked at all, so that asking it for more is in vain.
+fn is_unreachable(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<ClientError>())
+        .any(|error| !matches!(error, ClientError::Rpc(_) | ClientError::Malformed { .. }))
 }
 
 /// What went wrong in a look.

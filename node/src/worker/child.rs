@@ -65,6 +65,11 @@ enum Heard {
     Cancelled,
 }
 
+/// A computation ended because nobody needs its result any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the computation was cancelled: its seat is lost")]
+pub struct Cancelled;
+
 /// Ends a computation whose result nobody needs any more.
 #[derive(Clone)]
 pub struct Cancel(Sender<Heard>);
@@ -145,6 +150,7 @@ impl Run {
         match answer {
             Ok(Answer::Done { claim, output }) => Ok((claim, output)),
             Ok(Answer::Failed(reason)) => bail!("the machine failed: {reason}"),
+            Err(error) if error.is::<Cancelled>() => Err(error),
             Err(error) => Err(error.context(format!("the computing child ended with {status}"))),
         }
     }
@@ -183,7 +189,7 @@ impl Run {
                 Ok(Heard::Answered(read)) => {
                     return read.context("the child's answer cannot be read");
                 }
-                Ok(Heard::Cancelled) => bail!("cancelled: the seat is lost"),
+                Ok(Heard::Cancelled) => return Err(Cancelled.into()),
                 Err(RecvTimeoutError::Timeout) => bail!("{what} within {} s", most.as_secs()),
                 Err(RecvTimeoutError::Disconnected) => bail!("the reader of the answer died"),
             }

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use proofmill_chain::types::hash::Hash;
 use proofmill_chain::types::units::Height;
 use proofmill_rpc::api::{NodeHealth, NodeInfo};
 use proofmill_rpc::client::{Client, ClientError, with_scheme};
@@ -28,6 +29,8 @@ pub struct Nodes {
     current: usize,
     compared: Option<Instant>,
     head: Height,
+    /// Nodes of another chain are never asked.
+    genesis: Option<Hash>,
 }
 
 struct Node {
@@ -67,7 +70,13 @@ impl Nodes {
             current: 0,
             compared: None,
             head: Height::ZERO,
+            genesis: None,
         })
+    }
+
+    /// From now on only nodes of this chain count as ready.
+    pub const fn keep_to(&mut self, genesis: Hash) {
+        self.genesis = Some(genesis);
     }
 
     /// The head of the node asked, as of the last comparison.
@@ -83,11 +92,12 @@ impl Nodes {
             return;
         }
         self.compared = Some(Instant::now());
+        let genesis = self.genesis;
         let standings: Vec<Standing> = std::thread::scope(|scope| {
             let asked: Vec<_> = self
                 .nodes
                 .iter()
-                .map(|node| scope.spawn(|| standing(&node.probe).unwrap_or_default()))
+                .map(|node| scope.spawn(move || standing(&node.probe, genesis).unwrap_or_default()))
                 .collect();
             asked
                 .into_iter()
@@ -169,11 +179,11 @@ impl Nodes {
     }
 }
 
-fn standing(client: &Client) -> Result<Standing, ClientError> {
+fn standing(client: &Client, genesis: Option<Hash>) -> Result<Standing, ClientError> {
     let health: NodeHealth = client.call("node_health", &json!({}))?;
     let info: NodeInfo = client.call("node_info", &json!({}))?;
     Ok(Standing {
-        ready: health.ready,
+        ready: health.ready && genesis.is_none_or(|genesis| genesis == info.genesis_hash),
         head: info.head.height,
     })
 }
@@ -182,7 +192,13 @@ fn standing(client: &Client) -> Result<Standing, ClientError> {
 /// ones, else the first of these with the highest head.
 fn best(standings: &[Standing], current: usize) -> usize {
     let ready = || standings.iter().enumerate().filter(|(_, node)| node.ready);
-    let Some(highest) = ready().map(|(_, node)| node.head).max() else {
+    let mut heads: Vec<_> = ready().map(|(_, node)| node.head).collect();
+    heads.sort_unstable();
+    // Of three or more nodes one alone cannot say where the chain is.
+    if heads.len() > 2 {
+        heads.pop();
+    }
+    let Some(highest) = heads.last().copied() else {
         return current;
     };
     let is_near =
@@ -191,7 +207,7 @@ fn best(standings: &[Standing], current: usize) -> usize {
         return current;
     }
     ready()
-        .find(|(_, node)| node.head == highest)
+        .find(|(_, node)| node.head >= highest)
         .map_or(current, |(index, _)| index)
 }
 
@@ -222,5 +238,7 @@ mod tests {
             assert_eq!(best(&[first, second], 0), chosen, "{first:?} {second:?}");
         }
         assert_eq!(best(&[node(true, 100), node(true, 100)], 1), 1, "it stays");
+        let three = [node(true, 100), node(true, 1_000_000), node(true, 101)];
+        assert_eq!(best(&three, 0), 0, "one node alone moves nobody");
     }
 }
