@@ -34,6 +34,14 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Keeps a log that cannot be used beside its place, over an earlier one.
+pub(crate) fn set_aside(path: &Path) -> io::Result<()> {
+    match fs::rename(path, path.with_extension("set-aside")) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// The votes and proposals under `key` in a log of `height`; `None` when there is no log, or it is
 /// of another height.
 ///

@@ -78,6 +78,8 @@ enum Mode {
 enum End {
     Stopped,
     MaySign,
+    /// The log contradicts the guard and can never be replayed.
+    LogDiverges(String),
 }
 
 impl Life {
@@ -131,6 +133,13 @@ impl Life {
             match self.engine(mode).await? {
                 End::Stopped => return Ok(()),
                 End::MaySign => {}
+                End::LogDiverges(reason) => {
+                    // The guard may have answered with an older vote than the engine asked for, and the
+                    // log has that answer. What was signed is in the guard; the log is not needed.
+                    let log = own_log::signing(&self.config.home);
+                    own_log::set_aside(&log).map_err(|error| log_error(&log, &error))?;
+                    tracing::warn!(log = %log.display(), "the consensus log was set aside: {reason}");
+                }
             }
         }
     }
@@ -277,7 +286,14 @@ impl Life {
         let mut stopping = self.stopping.clone();
         tokio::select! {
             reason = adapter.failed() => Err(EngineError::Fatal(reason)),
-            reason = log_failure(events) => Err(log_error(log, &reason)),
+            failure = log_failure(events) => match failure {
+                LogFailure::Replay(reason) if log == own_log::signing(&self.config.home) => {
+                    Ok(End::LogDiverges(reason))
+                }
+                LogFailure::Replay(reason) | LogFailure::Broken(reason) => {
+                    Err(log_error(log, &reason))
+                }
+            },
             error = self.network.foreign() => Err(error),
             reason = self.broken() => Err(EngineError::Guard(reason)),
             _ = serving => Err(channel_closed(log)),
@@ -398,14 +414,26 @@ fn channel_closed(log: &Path) -> EngineError {
     }
 }
 
+/// Why a log cannot be used.
+enum LogFailure {
+    /// Its entries do not follow from each other.
+    Replay(String),
+    /// It cannot be read or written.
+    Broken(String),
+}
+
 /// Resolves when the log cannot be trusted: the engine then hangs on purpose.
-async fn log_failure(mut events: RxEvent<Chain>) -> String {
+async fn log_failure(mut events: RxEvent<Chain>) -> LogFailure {
     use tokio::sync::broadcast::error::RecvError;
     loop {
         match events.recv().await {
-            Ok(Event::WalCorrupted(error)) => return error.to_string(),
-            Ok(Event::WalReplayError(error)) => return format!("replay: {error}"),
-            Ok(Event::WalResetError(error)) => return format!("reset: {error}"),
+            Ok(Event::WalCorrupted(error)) => return LogFailure::Broken(error.to_string()),
+            Ok(Event::WalReplayError(error)) => {
+                return LogFailure::Replay(format!("replay: {error}"));
+            }
+            Ok(Event::WalResetError(error)) => {
+                return LogFailure::Broken(format!("reset: {error}"));
+            }
             Ok(_) | Err(RecvError::Lagged(_)) => {}
             Err(RecvError::Closed) => std::future::pending().await,
         }
