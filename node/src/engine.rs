@@ -35,7 +35,7 @@ use proofmill_chain::types::params::Params;
 use proofmill_chain::types::units::{Height, Round};
 use proofmill_chain::types::validator::ValidatorSet;
 use proofmill_chain::upgrades::{Schedule, UnknownVersion};
-use proofmill_signer::{BeaconInput, Signer};
+use proofmill_signer::{BeaconInput, SignError, Signer};
 use tokio::sync::{Notify, watch};
 
 use self::admit::ModuleGate;
@@ -95,12 +95,23 @@ impl From<UnknownVersion> for EngineError {
 }
 
 /// A validator's signer, as the builder of blocks uses it.
-struct AsProposer<'a>(Option<&'a dyn Signer>);
+struct AsProposer<'a> {
+    signer: Option<&'a dyn Signer>,
+    /// Why the signer can sign nothing any more, when that shows while a block is signed.
+    broken: &'a OnceLock<String>,
+}
 
 impl AsProposer<'_> {
     fn signer(&self) -> Result<&dyn Signer, Unsigned> {
         let follower = || Unsigned("this node follows and has no signer".to_owned());
-        self.0.ok_or_else(follower)
+        self.signer.ok_or_else(follower)
+    }
+
+    fn unsigned(&self, error: &SignError) -> Unsigned {
+        if !matches!(error, SignError::Refused(_)) {
+            self.broken.get_or_init(|| error.to_string());
+        }
+        Unsigned(error.to_string())
     }
 }
 
@@ -116,12 +127,12 @@ impl ProposerSigner for AsProposer<'_> {
             height,
         };
         let proved = self.signer()?.prove_beacon(&input);
-        proved.map_err(|error| Unsigned(error.to_string()))
+        proved.map_err(|error| self.unsigned(&error))
     }
 
     fn sign_header(&self, header: &Header) -> Result<Signature, Unsigned> {
         let signed = self.signer()?.sign_header(header);
-        signed.map_err(|error| Unsigned(error.to_string()))
+        signed.map_err(|error| self.unsigned(&error))
     }
 }
 
@@ -301,8 +312,13 @@ impl Engine {
     /// The parameters of the next height, or the last ones that this program knows.
     #[must_use]
     pub fn params(&self) -> &Params {
-        let next = self.store.head().height.next();
-        self.schedule.known_at(next).params()
+        // Not by the store's head: whoever holds the state may ask, and its lock must not be taken twice.
+        self.params_after(self.head.borrow().height)
+    }
+
+    /// The parameters of the height after `head`, or the last ones that this program knows.
+    fn params_after(&self, head: Height) -> &Params {
+        self.schedule.known_at(head.next()).params()
     }
 
     /// The store.
@@ -426,8 +442,8 @@ impl Engine {
     }
 
     fn build(&self, round: Round) -> Result<(Hash, Vec<u8>), EngineError> {
-        let params = self.params();
         let head = self.store.head();
+        let params = self.params_after(head.height);
         let certificate = match head.height {
             Height::ZERO => None,
             height => self.store.certificate(height)?,
@@ -445,15 +461,24 @@ impl Engine {
             attestations,
             certificate,
         };
+        let broken = OnceLock::new();
         let built = self.with_context(|context| {
             build_from(
                 context,
                 round,
                 clock_ms(),
-                &AsProposer(self.signer.as_deref()),
+                &AsProposer {
+                    signer: self.signer.as_deref(),
+                    broken: &broken,
+                },
                 offer,
             )
-        })??;
+        });
+        // Without a signer that can keep what it signs a validator must stop, not fall silent.
+        if let Some(reason) = broken.into_inner() {
+            self.stop_for(Trouble::Failed(format!("the signer: {reason}")));
+        }
+        let built = built??;
         for (id, reason) in &built.refused {
             tracing::debug!(%id, %reason, "a waiting transaction does not fit the head");
         }
@@ -547,7 +572,7 @@ impl Engine {
             self.verify_supply(head.height)?;
         }
         {
-            let rates = self.params().fee_rates();
+            let rates = self.params_after(head.height).fee_rates();
             let state = self.store.state();
             let mut pools = self.pools();
             let mut dropped = pools.transactions.set_rates(rates);

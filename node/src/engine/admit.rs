@@ -239,7 +239,8 @@ impl Engine {
             program: program.map(Ok),
             slots: Slots::default(),
         };
-        match try_transaction(&state, &self.genesis_hash(), self.params(), &prepared)? {
+        let params = self.params_after(state.head().height);
+        match try_transaction(&state, &self.genesis_hash(), params, &prepared)? {
             Ok(Outcome::Failed { failure }) => Err(AdmitError::WouldFail(failure)),
             // What is inadmissible now the pool says better: it knows what comes before it.
             Ok(_) | Err(_) => Ok(()),
@@ -344,7 +345,7 @@ impl Engine {
         let readiness = readiness(&task, attestation);
         if readiness == Readiness::Later && !seated {
             let worker = attestation.worker;
-            if !may_be_drawn(overlay, &task, worker, self.params(), head.next())? {
+            if !may_be_drawn(overlay, &task, worker, self.params_after(head), head.next())? {
                 return Ok(Readiness::Never);
             }
         }

@@ -46,7 +46,7 @@ impl Engine {
     }
 
     /// Announces that the node must stop; the first reason stays.
-    fn stop_for(&self, trouble: Trouble) {
+    pub(super) fn stop_for(&self, trouble: Trouble) {
         self.trouble.send_if_modified(|announced| {
             let first = announced.is_none();
             announced.get_or_insert(trouble);
