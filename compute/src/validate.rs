@@ -330,13 +330,8 @@ impl<'l> Sections<'l> {
             let ElementItems::Functions(items) = element.items else {
                 return Err(refuse("a list of expressions"));
             };
-            self.work += work::SEGMENT;
-            for item in items.clone() {
-                if self.escaping.insert(item.map_err(invalid)?) {
-                    self.work += work::ESCAPING;
-                }
-            }
             let end = offset + u64::from(items.count());
+            // Before the items are looked at: a refusal must not cost more than a segment that fits.
             if end > self.table_elements {
                 return Err(ProgramError::SegmentBounds {
                     section: "element",
@@ -345,6 +340,13 @@ impl<'l> Sections<'l> {
                     target: "table",
                     size: self.table_elements,
                 });
+            }
+            self.work += work::SEGMENT;
+            for item in items {
+                self.work += work::ELEMENT;
+                if self.escaping.insert(item.map_err(invalid)?) {
+                    self.work += work::ESCAPING;
+                }
             }
         }
         Ok(())

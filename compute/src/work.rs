@@ -22,7 +22,7 @@
 //! | a write to a local | 1 per [`LOCALS_PER_WRITE`] locals |
 //! | an edge, besides | 1 per [`EDGES_PER_EDGE`] edges before it in the function |
 //! | an edge, besides | values² × (1 + loops around it) / [`VALUES_SQUARED_PER_EDGE`] |
-//! | a function, one in the table besides, a type, a segment | [`FUNCTION`], [`ESCAPING`], [`TYPE`], [`SEGMENT`] |
+//! | a function, one in the table besides, a type, a segment, an item of one | [`FUNCTION`], [`ESCAPING`], [`TYPE`], [`SEGMENT`], [`ELEMENT`] |
 //!
 //! *Values* are the locals, parameters included, and the operands on the stack: what may be alive on
 //! both sides of the edge.
@@ -75,6 +75,8 @@ pub const ESCAPING: u64 = 600;
 pub const TYPE: u64 = 500;
 /// Of a segment.
 pub const SEGMENT: u64 = 200;
+/// An item of an element segment, wherever it points: it is looked up in the set of functions seen.
+pub const ELEMENT: u64 = 100;
 
 /// Work of a function so far.
 pub(crate) struct FunctionWork {
