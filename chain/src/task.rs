@@ -92,7 +92,7 @@ pub fn open(
         requester,
         program: spec.program,
         machine_version: program.machine_version,
-        program_bytes: program.bytes,
+        module_bytes: program.bytes,
         input: spec.input.hash(),
         gas_limit: spec.gas_limit,
         memory_pages: spec.memory_pages,
@@ -131,7 +131,7 @@ pub fn commit_deadline(task: &Task, drawn: Moment, params: &Params) -> Moment {
         .get()
         .checked_div(params.commit_gas_per_ms)
         .unwrap_or_default();
-    let compile_ms = u64::from(task.program_bytes)
+    let compile_ms = u64::from(task.module_bytes)
         .checked_div(params.commit_program_bytes_per_ms)
         .unwrap_or_default();
     Moment {

@@ -43,7 +43,7 @@ fn the_commit_window_grows_with_the_bytes_that_a_worker_compiles() {
     let (mut world, spec) = World::with_program(|_| {});
     let id = world.drawn(&spec);
     let mut task = world.task(id);
-    assert_eq!(task.program_bytes, 14, "the published module's length");
+    assert_eq!(task.module_bytes, 14, "the published module's length");
     let drawn = task.seats[0].drawn;
     let params = Params {
         commit_program_bytes_per_ms: 50,
@@ -51,7 +51,7 @@ fn the_commit_window_grows_with_the_bytes_that_a_worker_compiles() {
     };
     let window = |task: &Task| commit_deadline(task, drawn, &params).time_ms - drawn.time_ms;
     assert_eq!(window(&task), 10_001);
-    task.program_bytes = 1 << 20;
+    task.module_bytes = 1 << 20;
     assert_eq!(window(&task), 10_001 + (1 << 20) / 50);
 }
 

@@ -149,7 +149,7 @@ fn bad_calls_and_transactions_are_refused_and_nothing_is_lost() {
         &dear,
         -32016,
         "TX_INSUFFICIENT_BALANCE",
-        &["18446744073709551615 grain are needed"],
+        &["takes 18446744073709551615 grain"],
     );
     let expired = change(&|t| t.expires_at = Height::new(1));
     refused(&expired, -32017, "TX_EXPIRED", &["expired at height 1"]);

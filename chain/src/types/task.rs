@@ -330,7 +330,7 @@ pub struct Task {
     /// Version of the machine that runs it: its program's.
     pub machine_version: MachineVersion,
     /// Length of the program in bytes.
-    pub program_bytes: u32,
+    pub module_bytes: u32,
     /// Content address of the input.
     pub input: Hash,
     /// The most gas one execution may use.

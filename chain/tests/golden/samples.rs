@@ -327,7 +327,7 @@ fn task() -> Task {
         requester: account(0x01),
         program: hash(0x21),
         machine_version: MachineVersion::new(7),
-        program_bytes: 4,
+        module_bytes: 4,
         input: hash(0x23),
         gas_limit: Gas::new(1_000_000),
         memory_pages: 16,

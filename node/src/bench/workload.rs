@@ -29,7 +29,7 @@ pub const VALIDATORS: u32 = 4;
 /// Balance of every account unless there are too many, in grain.
 const BALANCE: u64 = 1_000_000_000_000;
 /// The most that a transaction gives for its fee, in grain: a small part of a balance.
-const MAX_FEE: u64 = 1_000_000;
+const MAX_FEE: u64 = 10_000_000;
 /// For how many blocks a transaction is valid.
 const LIFETIME: u64 = 1_000;
 /// Accounts between two reports of progress.

@@ -16,7 +16,7 @@ use proofmill_chain::types::hash::{AccountId, Blob, Hash, Signature};
 use proofmill_chain::types::params::FeeRates;
 use proofmill_chain::types::task::{Mode, Requirements, TaskSpec};
 use proofmill_chain::types::transaction::{Action, SignedTransaction, Transaction};
-use proofmill_chain::types::units::{Amount, Gas, Height, Nonce};
+use proofmill_chain::types::units::{Amount, Gas, Height, Nonce, SUPPLY_MAX};
 use proofmill_chain::types::worker::WorkerTerms;
 
 use super::{InsertError, Mempool, MempoolLimits, PoolCandidates};
@@ -310,7 +310,7 @@ fn what_an_action_spends_is_reserved() {
     let mut f = fixture();
     let mut signed = transfer(1, 0, 3);
     signed.transaction.action = submit(u64::MAX);
-    f.state.set(1, u64::MAX, 0);
+    f.state.set(1, SUPPLY_MAX - 1, 0);
     let refused = f.insert(signed);
     assert!(matches!(
         refused,

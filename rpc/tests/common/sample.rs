@@ -154,7 +154,7 @@ pub(crate) fn task(name: &str, at: u64, phase: Phase, seats: Vec<Seat>) -> Task 
         requester: key(11).public(),
         program: Blob::new(b"\0asm".to_vec()).hash(),
         machine_version: MachineVersion::new(1),
-        program_bytes: 4,
+        module_bytes: 4,
         input: Blob::new(b"six times seven".to_vec()).hash(),
         gas_limit: Gas::new(10_000_000),
         memory_pages: 16,

@@ -161,7 +161,7 @@ mod tests {
             id: hash,
             requester: worker(9),
             program: hash,
-            program_bytes: 4,
+            module_bytes: 4,
             machine_version: MachineVersion::new(1),
             input: hash,
             gas_limit: Gas::new(1),
