@@ -97,7 +97,7 @@ pub struct EngineConfig {
     pub alone_wait: Duration,
     /// Time-outs of a round.
     pub timeouts: Timeouts,
-    /// No block is larger than this; at most [`BLOCK_BYTES_MAX`].
+    /// No block is larger than this; at most [`BLOCK_BYTES_MAX`](proofmill_chain::types::block::BLOCK_BYTES_MAX).
     pub max_block_bytes: usize,
 }
 

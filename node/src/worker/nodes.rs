@@ -84,8 +84,8 @@ impl Nodes {
         self.head
     }
 
-    /// Compares the nodes every [`COMPARE_EVERY`] and turns to another when the current one does not
-    /// answer, is not ready, or lags more than [`LAG_BLOCKS_MAX`] blocks behind one that is ready.
+    /// Compares the nodes every `COMPARE_EVERY` and turns to another when the current one does not
+    /// answer, is not ready, or lags more than `LAG_BLOCKS_MAX` blocks behind one that is ready.
     /// When none is ready the current one stays: there is no better choice.
     pub fn choose(&mut self) {
         if self.compared.is_some_and(|at| at.elapsed() < COMPARE_EVERY) {
