@@ -117,6 +117,27 @@ fn the_pool_of_attestations_keeps_its_bounds() {
 }
 
 #[test]
+fn early_attestations_take_no_room_from_those_that_a_block_can_carry() {
+    let mut pool = AttestationPool::new(genesis(), AttestationLimits::default());
+    let of = |task: &str, worker, reveal, output| {
+        let mut message = attestation(worker, 0, reveal, output);
+        message.signed.attestation.task = Hash::of(task, &[]);
+        message
+    };
+    for worker in 1..=20 {
+        let early = of("never committed", worker, true, 60_000);
+        pool.insert(early, Later, HEAD).expect("is taken");
+    }
+    let follows = of("committing", 30, true, 100);
+    pool.insert(follows.clone(), Later, HEAD).expect("is taken");
+    let commitment = of("committing", 31, false, 0);
+    pool.insert(commitment.clone(), Now, HEAD)
+        .expect("is taken");
+    // The first to arrive are early and fill the room; no block could carry one of them.
+    assert_eq!(pool.select(1_000_000, 20), [commitment, follows]);
+}
+
+#[test]
 fn a_worker_has_few_early_attestations_and_they_do_not_stay() {
     let mut pool = AttestationPool::new(genesis(), AttestationLimits::default());
     assert_eq!(
