@@ -10,6 +10,7 @@
 mod admit;
 pub mod application;
 mod pace;
+mod proposer;
 #[cfg(test)]
 mod tests;
 mod trouble;
@@ -18,7 +19,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use proofmill_chain::build::{BuildError, Offer, ProposerSigner, Unsigned, build_from};
+use proofmill_chain::build::{BuildError, Offer, Unsigned, build_from};
 use proofmill_chain::codec;
 use proofmill_chain::crypto::verify::{Backend, BatchSecret, Verifier};
 use proofmill_chain::execute::sum_supply;
@@ -30,12 +31,12 @@ use proofmill_chain::state::StateError;
 use proofmill_chain::state::overlay::Overlay;
 use proofmill_chain::types::block::{Certificate, Header, version_of};
 use proofmill_chain::types::genesis::Genesis;
-use proofmill_chain::types::hash::{AccountId, Hash, Signature, VrfOutput, VrfProof};
+use proofmill_chain::types::hash::{AccountId, Hash};
 use proofmill_chain::types::params::Params;
 use proofmill_chain::types::units::{Height, Round};
 use proofmill_chain::types::validator::ValidatorSet;
 use proofmill_chain::upgrades::{Schedule, UnknownVersion};
-use proofmill_signer::{BeaconInput, SignError, Signer};
+use proofmill_signer::Signer;
 use tokio::sync::{Notify, watch};
 
 use self::admit::ModuleGate;
@@ -43,6 +44,7 @@ pub use self::admit::{
     AdmitError, GossipVerdict, MODULES_JUDGED_MAX, MODULES_WAITING_MAX, ModuleBusy, PendingModule,
     Taken,
 };
+use self::proposer::AsProposer;
 pub use self::trouble::Trouble;
 use crate::gossip::GossipHandle;
 use crate::machine::ComputeMachine;
@@ -91,48 +93,6 @@ pub enum EngineError {
 impl From<UnknownVersion> for EngineError {
     fn from(unknown: UnknownVersion) -> Self {
         Self::Upgrade(unknown.into())
-    }
-}
-
-/// A validator's signer, as the builder of blocks uses it.
-struct AsProposer<'a> {
-    signer: Option<&'a dyn Signer>,
-    /// Why the signer can sign nothing any more, when that shows while a block is signed.
-    broken: &'a OnceLock<String>,
-}
-
-impl AsProposer<'_> {
-    fn signer(&self) -> Result<&dyn Signer, Unsigned> {
-        let follower = || Unsigned("this node follows and has no signer".to_owned());
-        self.signer.ok_or_else(follower)
-    }
-
-    fn unsigned(&self, error: &SignError) -> Unsigned {
-        if !matches!(error, SignError::Refused(_)) {
-            self.broken.get_or_init(|| error.to_string());
-        }
-        Unsigned(error.to_string())
-    }
-}
-
-impl ProposerSigner for AsProposer<'_> {
-    fn prove_beacon(
-        &self,
-        _: &Hash,
-        parent: &Hash,
-        height: Height,
-    ) -> Result<(VrfProof, VrfOutput), Unsigned> {
-        let input = BeaconInput {
-            parent: *parent,
-            height,
-        };
-        let proved = self.signer()?.prove_beacon(&input);
-        proved.map_err(|error| self.unsigned(&error))
-    }
-
-    fn sign_header(&self, header: &Header) -> Result<Signature, Unsigned> {
-        let signed = self.signer()?.sign_header(header);
-        signed.map_err(|error| self.unsigned(&error))
     }
 }
 

@@ -219,26 +219,32 @@ impl AttestationPool {
         self.by_arrival.values().map(|waiting| &waiting.message)
     }
 
-    /// What a block with this much room takes of those that it may carry, the first to arrive first: those
-    /// that are ready, and then the reveals that may follow, in the same block, a commitment among these.
+    /// What a block with this much room takes, the first to arrive first: those that it may carry, then the
+    /// commitments of workers that it may draw, then the reveals that may follow a commitment among these.
     #[must_use]
     pub fn select(&self, bytes_max: usize, count_max: usize) -> Vec<AttestationMessage> {
         let mut left = bytes_max;
         let mut selected = Vec::new();
         let mut committing = BTreeSet::new();
+        let of = |ready: bool, commits: bool| {
+            self.by_arrival.values().filter(move |waiting| {
+                let statement = &waiting.message.signed.attestation.statement;
+                waiting.ready == ready && matches!(statement, Statement::Commit { .. }) == commits
+            })
+        };
         let ready = self.by_arrival.values().filter(|waiting| waiting.ready);
-        let early = self.by_arrival.values().filter(|waiting| !waiting.ready);
-        for waiting in ready.chain(early) {
+        for waiting in ready.chain(of(false, true)).chain(of(false, false)) {
             if selected.len() >= count_max {
                 break;
             }
             let attestation = &waiting.message.signed.attestation;
-            if !waiting.ready && !committing.contains(&attestation.task) {
+            let commits = matches!(attestation.statement, Statement::Commit { .. });
+            if !waiting.ready && !commits && !committing.contains(&attestation.task) {
                 continue;
             }
             if let Some(rest) = left.checked_sub(waiting.bytes) {
                 left = rest;
-                if matches!(attestation.statement, Statement::Commit { .. }) {
+                if commits {
                     committing.insert(attestation.task);
                 }
                 selected.push(waiting.message.clone());
