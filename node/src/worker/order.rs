@@ -1,8 +1,9 @@
 //! What a seat has to compute, derived from the transaction that ordered it.
 //!
 //! A task's id is the id of its `submit_task` transaction, a hash of everything the requester
-//! signed: program, input and limits. So whatever the asked node answers, the job is that of the task
-//! named, or there is none.
+//! signed: program, input, gas and memory. So whatever the asked node answers, these are those of the task
+//! named, or there is no job. The limits on steps are the chain's parameters, which are still taken from
+//! the node that was asked first.
 
 use anyhow::{Context as _, Result, bail};
 use proofmill_chain::codec;
