@@ -8,7 +8,7 @@ use proofmill_chain::types::block::Certificate;
 use proofmill_chain::types::genesis::Genesis;
 use proofmill_chain::types::hash::Hash;
 use proofmill_chain::types::units::Height;
-use rocksdb::{DB, DBRecoveryMode, Options};
+use rocksdb::DB;
 
 use super::keys::{self, Family};
 use super::view::{CERTIFICATE_BYTES_MAX, parse_head};
@@ -38,11 +38,7 @@ impl History {
                 path.display()
             )));
         }
-        let mut options = Options::default();
-        // Every table stays open: a node that runs here may remove one from the directory.
-        options.set_max_open_files(-1);
-        options.set_paranoid_checks(true);
-        options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+        let options = open::reading_options();
         let families = Family::ALL.map(|family| family.name());
         let db = DB::open_cf_for_read_only(&options, path, families, false)
             .map_err(|error| StoreError::from_open(error.as_ref(), path, true))?;

@@ -68,6 +68,8 @@ pub(super) fn open_database(path: &Path, options: &OpenOptions<'_>) -> Result<DB
     if !existing {
         refuse_remains(path)?;
         fs::create_dir_all(path).map_err(|error| io_error(path, &error))?;
+    } else if has_file(path, &["sst"])? {
+        refuse_forgotten_tables(path)?;
     }
     let cache = Cache::new_lru_cache(caches.tables());
     let families = Family::ALL.map(|family| {
@@ -89,22 +91,60 @@ pub(super) fn open_database(path: &Path, options: &OpenOptions<'_>) -> Result<DB
 /// A database without its `CURRENT` file must not be taken for a fresh directory: RocksDB would
 /// delete what is left of it.
 fn refuse_remains(path: &Path) -> Result<(), StoreError> {
+    if has_file(path, &["sst", "log", "blob"])? {
+        return Err(StoreError::corrupt(format!(
+            "{} has data and no CURRENT file",
+            path.display()
+        )));
+    }
+    Ok(())
+}
+
+/// A MANIFEST that ends between two of its records is whole to RocksDB, which then deletes the tables
+/// that the lost records named. Genesis is written at once, so a database that has tables says something of
+/// itself. Nothing is changed by this look at it.
+fn refuse_forgotten_tables(path: &Path) -> Result<(), StoreError> {
+    let meta = Family::Meta.name();
+    let read = |error: rocksdb::Error| StoreError::from_open(error.as_ref(), path, true);
+    let db = DB::open_cf_for_read_only(&reading_options(), path, [meta], false).map_err(read)?;
+    let first = match db.cf_handle(meta) {
+        Some(column) => db.iterator_cf(column, IteratorMode::Start).next(),
+        None => None,
+    };
+    if first.transpose().map_err(read)?.is_none() {
+        return Err(StoreError::corrupt(format!(
+            "{} has tables that its MANIFEST does not name",
+            path.display()
+        )));
+    }
+    Ok(())
+}
+
+/// Whether a directory holds a file with one of these endings; an absent one holds none.
+fn has_file(path: &Path, endings: &[&str]) -> Result<bool, StoreError> {
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(io_error(path, &error)),
     };
     for entry in entries {
         let file = entry.map_err(|error| io_error(path, &error))?.path();
         let ending = file.extension().and_then(|ending| ending.to_str());
-        if matches!(ending, Some("sst" | "log" | "blob")) {
-            return Err(StoreError::corrupt(format!(
-                "{} has data and no CURRENT file",
-                path.display()
-            )));
+        if ending.is_some_and(|ending| endings.contains(&ending)) {
+            return Ok(true);
         }
     }
-    Ok(())
+    Ok(false)
+}
+
+/// How a directory is opened that is not written to.
+pub(super) fn reading_options() -> Options {
+    let mut options = Options::default();
+    // Every table stays open: a node that runs here may remove one from the directory.
+    options.set_max_open_files(-1);
+    options.set_paranoid_checks(true);
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    options
 }
 
 /// What an error of the file system at a path means.

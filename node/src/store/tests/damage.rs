@@ -302,3 +302,49 @@ fn a_log_cut_in_its_last_record_loses_only_that_record() {
     assert_eq!(store.block(Height::new(3)), Ok(None));
     assert_eq!(store.height_of(&made[2].hash), Ok(None));
 }
+
+/// Where the records of a MANIFEST end: a checksum of four bytes, two of length and one of kind before each
+/// (RocksDB's log format; it is shorter than one of its blocks).
+fn record_ends(manifest: &[u8]) -> Vec<usize> {
+    let mut ends = Vec::new();
+    let mut at = 0;
+    while let Some(&[low, high]) = manifest.get(at + 4..at + 6) {
+        at += 7 + usize::from(u16::from_le_bytes([low, high]));
+        ends.push(at);
+    }
+    ends
+}
+
+#[test]
+fn a_manifest_cut_between_two_records_never_makes_a_new_chain() {
+    let folder = folder();
+    flushed(folder.path());
+    // A second opening, so that all is in tables.
+    drop(open(folder.path()).expect("it opens"));
+    let whole: Vec<_> = files(folder.path(), |_| true)
+        .into_iter()
+        .map(|file| (file.clone(), fs::read(file).expect("a file")))
+        .collect();
+    let current = fs::read_to_string(folder.path().join("CURRENT")).expect("a name");
+    let manifest = folder.path().join(current.trim_end());
+    let bytes = fs::read(&manifest).expect("a file");
+    let ends = record_ends(&bytes);
+    assert_eq!(ends.last(), Some(&bytes.len()));
+    assert!(ends.len() > 3, "{ends:?}");
+    for end in &ends[..ends.len() - 1] {
+        fs::write(&manifest, &bytes[..*end]).expect("written");
+        // Refused, and not worse for it; or it has the chain, by what else knows of it.
+        for _ in 0..2 {
+            match open(folder.path()) {
+                Ok(store) => assert_ne!(store.head(), store.genesis(), "cut at {end}"),
+                Err(error) => assert_damage(&error, ""),
+            }
+        }
+        for file in files(folder.path(), |_| true) {
+            fs::remove_file(file).expect("removed");
+        }
+        for (file, bytes) in &whole {
+            fs::write(file, bytes).expect("written");
+        }
+    }
+}
