@@ -14,7 +14,7 @@ use proofmill_chain::types::units::Height;
 use proofmill_node::genesis_file;
 use proofmill_node::home::Home;
 use proofmill_node::store::Store;
-use support::{PATIENCE, Process, Random, command, count_from_environment, within};
+use support::{PATIENCE, Process, Random, command, count_from_environment, run_to_end, within};
 
 /// Kills, unless the environment says.
 const KILLS: u64 = 6;
@@ -89,11 +89,7 @@ fn is_whole(home: &Home, told: u64) -> Height {
             }
         }
     }
-    let replay = command()
-        .args(["replay", "--home"])
-        .arg(home.path())
-        .output()
-        .expect("the program runs");
+    let replay = run_to_end(command().args(["replay", "--home"]).arg(home.path()));
     let said = String::from_utf8_lossy(&replay.stderr);
     assert!(replay.status.success(), "{said}");
     head.expect("it was opened").height

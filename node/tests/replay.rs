@@ -1,9 +1,11 @@
 //! A chain of the bench in a home, replayed by the program: whole, in part, damaged, in use.
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use proofmill_node::bench::export::export;
 use proofmill_node::bench::workload::{Pattern, Shape};
@@ -11,6 +13,7 @@ use proofmill_node::genesis_file;
 use proofmill_node::home::Home;
 use proofmill_node::store::Store;
 use rocksdb::{DB, Options};
+use support::{command, run_to_end};
 
 const BLOCKS: usize = 9;
 const TXS: usize = 30;
@@ -29,12 +32,12 @@ fn chain(place: &Path) -> Home {
 }
 
 fn replay(home: &Home, more: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_proofmill"))
-        .args(["replay", "--home"])
-        .arg(home.path())
-        .args(more)
-        .output()
-        .expect("the program runs")
+    run_to_end(
+        command()
+            .args(["replay", "--home"])
+            .arg(home.path())
+            .args(more),
+    )
 }
 
 #[track_caller]

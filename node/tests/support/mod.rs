@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub(crate) use devnet::Devnet;
-pub(crate) use process::{Process, command, command_line, descendants, is_gone};
+pub(crate) use process::{Process, command, command_line, descendants, is_gone, run_to_end};
 pub(crate) use view::{Node, agree_on};
 
 /// How long anything that a node does may take. Far more than it takes: a test that waits this
@@ -24,17 +24,23 @@ pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(20);
 ///
 /// # Panics
 /// When it took too long.
-pub(crate) fn within<T>(limit: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+#[track_caller]
+pub(crate) fn within<T>(limit: Duration, what: &str, look: impl FnMut() -> Option<T>) -> T {
+    looked_at_within(limit, look)
+        .unwrap_or_else(|| panic!("not within {} s: {what}", limit.as_secs()))
+}
+
+/// Looks until there is something; `None` when it took too long.
+pub(crate) fn looked_at_within<T>(
+    limit: Duration,
+    mut look: impl FnMut() -> Option<T>,
+) -> Option<T> {
     let deadline = Instant::now() + limit;
     loop {
-        if let Some(found) = look() {
+        let found = look();
+        if found.is_some() || Instant::now() >= deadline {
             return found;
         }
-        assert!(
-            Instant::now() < deadline,
-            "not within {} s: {what}",
-            limit.as_secs()
-        );
         thread::sleep(LOOK_EVERY);
     }
 }

@@ -1,14 +1,16 @@
 //! One process of this crate's program, the leader of a process group of its own.
 
 use std::fs::{self, File};
+use std::io::Read;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-use super::within;
+use super::{PATIENCE, looked_at_within, within};
 
 /// How much of a log is shown when a test fails.
 const TAIL_BYTES: usize = 4_000;
@@ -22,6 +24,50 @@ pub(crate) fn command() -> Command {
         }
     }
     command
+}
+
+/// Runs a command that ends by itself, and returns how it ended and what it said.
+///
+/// # Panics
+/// When it has not ended in time: it is killed, and what it said until then is shown.
+#[track_caller]
+pub(crate) fn run_to_end(command: &mut Command) -> Output {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+    let stdout = all_of(child.stdout.take().expect("it is piped"));
+    let stderr = all_of(child.stderr.take().expect("it is piped"));
+    let ended = looked_at_within(PATIENCE, || {
+        child.try_wait().expect("a child can be waited for")
+    });
+    if ended.is_none() {
+        // The leader has not been waited for, so the group is still its own.
+        kill_process_group(pid(child.id()), Signal::KILL).expect("a running group");
+    }
+    let status = child.wait().expect("a child can be waited for");
+    let output = Output {
+        status,
+        stdout: stdout.join().expect("it only reads"),
+        stderr: stderr.join().expect("it only reads"),
+    };
+    assert!(
+        ended.is_some(),
+        "{command:?} has not ended after {} s and said: {output:?}",
+        PATIENCE.as_secs()
+    );
+    output
+}
+
+fn all_of(mut from: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        from.read_to_end(&mut bytes).expect("a pipe can be read");
+        bytes
+    })
 }
 
 /// A process that is killed, with its group, when it is dropped.
