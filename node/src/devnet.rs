@@ -26,7 +26,7 @@ pub use self::genesis::{BLOCK_PROGRAM_BYTES_MAX, CHAIN_ID, genesis};
 pub use self::layout::LayoutError;
 pub use self::ports::{NodePorts, PortError};
 pub use self::ready::{AccountReady, FaucetReady, NodeReady, Ready, ValidatorReady, WorkerReady};
-pub use self::run::{Event, Summary, run};
+pub use self::run::{AllNeedUpgrade, Event, Summary, run};
 pub use self::status::{Status, ValidatorStatus, WorkerStatus, status};
 
 /// How many validators a development network has, unless told.

@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use proofmill_consensus::EngineError;
 
+use crate::devnet::AllNeedUpgrade;
 use crate::limits::LimitError;
+use crate::replay::ReplayError;
 use crate::store::StoreError;
 use crate::upgrades::UpgradeNeeded;
 use crate::validator::ValidatorError;
@@ -64,7 +66,11 @@ impl Exit {
         if cause.is::<LimitError>() {
             return Some(Self::Resources);
         }
-        if cause.is::<UpgradeNeeded>() {
+        let replay = cause.downcast_ref();
+        if cause.is::<UpgradeNeeded>()
+            || cause.is::<AllNeedUpgrade>()
+            || matches!(replay, Some(ReplayError::Upgrade(_)))
+        {
             return Some(Self::Upgrade);
         }
         match cause.downcast_ref() {

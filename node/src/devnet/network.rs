@@ -15,7 +15,7 @@ use super::layout::Layout;
 use super::ports::NodePorts;
 use super::process::{Process, Spec};
 use super::ready::{AccountReady, FaucetReady, NodeReady, Ready, ValidatorReady, WorkerReady};
-use super::run::{LAST_WORD, died, highest};
+use super::run::{LAST_WORD, died, highest, is_before_upgrade};
 use crate::home::Home;
 use crate::stop::{DEVNET_STOP_WITHIN, NODE_STOP_WITHIN, STOP_WITHIN_MAX, WORKER_STOP_WITHIN};
 use crate::{dev_keys, telemetry};
@@ -128,6 +128,12 @@ impl<'a> Network<'a> {
     /// Whether a validator's process is left.
     pub(super) fn has_validators(&self) -> bool {
         self.nodes.iter().any(|process| process.status().is_none())
+    }
+
+    /// Whether every validator stopped before an upgrade that its program does not know.
+    pub(super) fn needs_upgrade(&self) -> bool {
+        let mut statuses = self.nodes.iter().map(Process::status);
+        statuses.all(|status| status.is_some_and(|status| is_before_upgrade(&status)))
     }
 
     /// One line about how a process ended.

@@ -214,6 +214,9 @@ async fn watch_over(
             note()?;
             tell(Event::Died(line))?;
         }
+        if network.needs_upgrade() {
+            return Err(AllNeedUpgrade.into());
+        }
         if !network.has_validators() {
             bail!("no validator is left: everything stops");
         }
@@ -227,11 +230,23 @@ fn counted(count: u32, what: &str) -> String {
     }
 }
 
+/// Why a devnet ends whose program is too old for its chain.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "every validator stopped before an upgrade that this program does not know: everything stops"
+)]
+pub struct AllNeedUpgrade;
+
+/// Whether a node ended so because the chain needs a newer program.
+pub(super) fn is_before_upgrade(status: &ExitStatus) -> bool {
+    status.code() == Some(i32::from(Exit::Upgrade.code()))
+}
+
 /// One line about a process that ended.
 pub(super) fn died(process: &Process, status: ExitStatus) -> String {
     let name = &process.spec.name;
     let log = process.spec.log.display();
-    if status.code() == Some(i32::from(Exit::Upgrade.code())) {
+    if is_before_upgrade(&status) {
         let tail = process.tail();
         let reason = tail.lines().next_back().unwrap_or_default();
         let reason = reason.strip_prefix("error: ").unwrap_or(reason);
