@@ -132,15 +132,14 @@ pub(crate) fn admit_keys(transaction: &Transaction) -> Result<(), TransactionErr
 
 /// The keys that a transaction wants admitted, each with what it is for.
 fn keys(transaction: &Transaction) -> impl Iterator<Item = (&'static str, &AccountId)> {
-    let of_action = match &transaction.action {
-        Action::Transfer { to, .. } => Some(("recipient", to)),
-        Action::RegisterWorker { worker, .. } => Some(("worker", worker)),
-        _ => None,
-    };
+    let action = &transaction.action;
+    let recipient = action.recipient().map(|key| ("recipient", key));
+    let worker = action.consent().map(|(key, _)| ("worker", key));
     let sponsor = transaction.sponsor.as_ref().map(|key| ("sponsor", key));
     core::iter::once(("sender", &transaction.sender))
         .chain(sponsor)
-        .chain(of_action)
+        .chain(recipient)
+        .chain(worker)
 }
 
 pub(crate) const fn key_error(
@@ -338,10 +337,7 @@ pub fn check_roots(block: &Block, roots: &Roots) -> Result<(), BlockCheckError> 
 pub fn program_bytes(transactions: &[SignedTransaction]) -> usize {
     transactions
         .iter()
-        .map(|signed| match &signed.transaction.action {
-            Action::PublishProgram { module } => module.len(),
-            _ => 0,
-        })
+        .map(|signed| signed.transaction.action.module().map_or(0, Blob::len))
         .fold(0, usize::saturating_add)
 }
 

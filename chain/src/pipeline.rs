@@ -44,7 +44,7 @@ use crate::state::reader::StateReader;
 use crate::tree::{Change, LeafValue, Patch, Tree};
 use crate::types::block::{Block, version_of};
 use crate::types::hash::{AccountId, Hash};
-use crate::types::transaction::{Action, SignedTransaction};
+use crate::types::transaction::SignedTransaction;
 use crate::types::units::{Height, MachineVersion};
 use crate::types::validator::ValidatorSet;
 use crate::upgrades::Rules;
@@ -338,7 +338,7 @@ pub fn judge_all(
     let publishing: Vec<(usize, &SignedTransaction)> = transactions
         .iter()
         .enumerate()
-        .filter(|(_, signed)| matches!(signed.transaction.action, Action::PublishProgram { .. }))
+        .filter(|(_, signed)| signed.transaction.action.module().is_some())
         .collect();
     let judged: Vec<(usize, Option<Result<ProgramFacts, u16>>)> = publishing
         .into_par_iter()
@@ -361,10 +361,8 @@ pub fn judge(
     machine: &dyn Machine,
     version: MachineVersion,
 ) -> Option<Result<ProgramFacts, u16>> {
-    match &signed.transaction.action {
-        Action::PublishProgram { module } => Some(machine.judge(version, module.as_bytes())),
-        _ => None,
-    }
+    let module = signed.transaction.action.module()?;
+    Some(machine.judge(version, module.as_bytes()))
 }
 
 /// Contextual: what the block does to the parent's state.

@@ -32,7 +32,11 @@ pub fn try_transaction(
     let height = chain.height.next();
     let live = match &prepared.signed.transaction.action {
         Action::SubmitTask(_) | Action::CancelTask { .. } => overlay.live_tasks()?,
-        _ => LiveTasks::default(),
+        Action::Transfer { .. }
+        | Action::RegisterWorker { .. }
+        | Action::UpdateWorker { .. }
+        | Action::RetireWorker { .. }
+        | Action::PublishProgram { .. } => LiveTasks::default(),
     };
     // No seat is drawn, so nothing depends on the beacon that the block will bring.
     let beacon_output = VrfOutput::new([0; VrfOutput::LEN]);

@@ -9,7 +9,7 @@ use crate::crypto::sha256::Engine;
 use crate::merkle;
 use crate::state::accounts::Accounts;
 use crate::types::hash::{Hash, Signature};
-use crate::types::transaction::{Action, SignedTransaction, id_prefix};
+use crate::types::transaction::{SignedTransaction, id_prefix};
 
 /// Transactions that one thread examines before the work is split.
 const TRANSACTIONS_PER_THREAD: usize = 128;
@@ -90,10 +90,7 @@ pub(super) fn admit_recipients(
             let recipient = accounts.get(accounts.slots(*index).recipient);
             !examined.seen && recipient.is_some_and(|loaded| loaded.account.is_none())
         })
-        .filter_map(|(index, (signed, _))| match &signed.transaction.action {
-            Action::Transfer { to, .. } => Some((index, to)),
-            _ => None,
-        })
+        .filter_map(|(index, (signed, _))| Some((index, signed.transaction.action.recipient()?)))
         .collect();
     let keys: Vec<_> = newcomers.iter().map(|(_, to)| to.as_bytes()).collect();
     let verdicts = context.verifier.admit_keys(&keys);

@@ -9,7 +9,7 @@ use crate::check::{BlockCheckError, check_transaction};
 use crate::crypto::verify::Item;
 use crate::types::hash::{AccountId, Hash, Signature};
 use crate::types::transaction::{
-    Action, SPONSOR_TAG, SignedTransaction, TRANSACTION_TAG, worker_consent_bytes,
+    SPONSOR_TAG, SignedTransaction, TRANSACTION_TAG, worker_consent_bytes,
 };
 
 /// Transactions whose messages share one piece of memory.
@@ -76,10 +76,7 @@ impl Piece {
                 &[SPONSOR_TAG, genesis.as_ref(), unsigned],
             );
         }
-        if let Action::RegisterWorker {
-            worker, consent, ..
-        } = &transaction.action
-        {
+        if let Some((worker, consent)) = transaction.action.consent() {
             self.claim(
                 ("worker consent in transaction", index),
                 *worker,

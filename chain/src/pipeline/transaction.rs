@@ -17,9 +17,7 @@ use crate::codec::{self, DecodeError};
 use crate::crypto::verify::{Item, Verifier};
 use crate::merkle;
 use crate::types::hash::{AccountId, Hash};
-use crate::types::transaction::{
-    Action, SignedTransaction, TRANSACTION_BYTES_MAX, Transaction, id_of,
-};
+use crate::types::transaction::{SignedTransaction, TRANSACTION_BYTES_MAX, Transaction, id_of};
 
 /// A transaction beside its encoding.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -190,10 +188,7 @@ fn admit_recipients(
 ) -> Vec<Result<(), TransactionError>> {
     let recipients: Vec<Option<&AccountId>> = transactions
         .iter()
-        .map(|checked| match &checked.transaction().action {
-            Action::Transfer { to, .. } => Some(to),
-            _ => None,
-        })
+        .map(|checked| checked.transaction().action.recipient())
         .collect();
     let keys: Vec<_> = recipients
         .iter()

@@ -16,7 +16,7 @@ use crate::state::{Place, StateError};
 use crate::types::account::Account;
 use crate::types::hash::{AccountId, Hash};
 use crate::types::record::{ACCOUNT_TAG, Record, StateKey};
-use crate::types::transaction::{Action, SignedTransaction};
+use crate::types::transaction::SignedTransaction;
 
 /// Accounts that are read together on one thread.
 const READS_PER_THREAD: usize = 256;
@@ -159,7 +159,7 @@ fn sorted_mentions<T: Borrow<SignedTransaction> + Sync>(transactions: &[T]) -> V
         if let Some(sponsor) = &transaction.sponsor {
             mention(sponsor, Role::Sponsor);
         }
-        if let Action::Transfer { to, .. } = &transaction.action {
+        if let Some(to) = transaction.action.recipient() {
             mention(to, Role::Recipient);
         }
     }
@@ -182,11 +182,10 @@ impl Mention {
         let transaction = transactions
             .get(self.transaction as usize)
             .map(|signed| &signed.borrow().transaction);
-        let id = transaction.and_then(|transaction| match (self.role, &transaction.action) {
-            (Role::Sender, _) => Some(transaction.sender),
-            (Role::Sponsor, _) => transaction.sponsor,
-            (Role::Recipient, Action::Transfer { to, .. }) => Some(*to),
-            (Role::Recipient, _) => None,
+        let id = transaction.and_then(|transaction| match self.role {
+            Role::Sender => Some(transaction.sender),
+            Role::Sponsor => transaction.sponsor,
+            Role::Recipient => transaction.action.recipient().copied(),
         });
         id.unwrap_or(AccountId::new([0; AccountId::LEN]))
     }

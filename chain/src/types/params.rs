@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::types::hash::Hash;
-use crate::types::transaction::{Action, Transaction};
+use crate::types::hash::{Blob, Hash};
+use crate::types::transaction::Transaction;
 use crate::types::units::{Amount, Gas, MachineVersion};
 
 /// Shares of a task's pay are in parts of this many.
@@ -114,10 +114,7 @@ impl FeeRates {
     #[must_use]
     pub fn fee(&self, transaction: &Transaction, encoded_bytes: usize) -> Option<Amount> {
         let weight = transaction.weight(encoded_bytes).get();
-        let module = match &transaction.action {
-            Action::PublishProgram { module } => module.len() as u64,
-            _ => 0,
-        };
+        let module = transaction.action.module().map_or(0, Blob::len) as u64;
         self.base_fee
             .checked_mul(weight)?
             .checked_add(self.module_byte_price.checked_mul(module)?)

@@ -94,6 +94,50 @@ impl Action {
         }
     }
 
+    /// The module that the action publishes.
+    #[must_use]
+    pub const fn module(&self) -> Option<&Blob> {
+        match self {
+            Self::PublishProgram { module } => Some(module),
+            Self::Transfer { .. }
+            | Self::RegisterWorker { .. }
+            | Self::UpdateWorker { .. }
+            | Self::RetireWorker { .. }
+            | Self::SubmitTask(_)
+            | Self::CancelTask { .. } => None,
+        }
+    }
+
+    /// The account that the action pays into, which signs nothing.
+    #[must_use]
+    pub const fn recipient(&self) -> Option<&AccountId> {
+        match self {
+            Self::Transfer { to, .. } => Some(to),
+            Self::RegisterWorker { .. }
+            | Self::UpdateWorker { .. }
+            | Self::RetireWorker { .. }
+            | Self::PublishProgram { .. }
+            | Self::SubmitTask(_)
+            | Self::CancelTask { .. } => None,
+        }
+    }
+
+    /// The key that consents to the action beside its sender, and its signature.
+    #[must_use]
+    pub const fn consent(&self) -> Option<(&AccountId, &Signature)> {
+        match self {
+            Self::RegisterWorker {
+                worker, consent, ..
+            } => Some((worker, consent)),
+            Self::Transfer { .. }
+            | Self::UpdateWorker { .. }
+            | Self::RetireWorker { .. }
+            | Self::PublishProgram { .. }
+            | Self::SubmitTask(_)
+            | Self::CancelTask { .. } => None,
+        }
+    }
+
     /// The fixed part of the action's weight, before its bytes (protocol §3).
     const fn base_weight(&self) -> u64 {
         match self {
