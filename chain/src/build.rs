@@ -26,7 +26,9 @@ use crate::types::units::Round;
 
 /// Most candidates that are tried and refused while a block is built.
 pub const REFUSED_MAX: usize = 16_384;
-/// Most candidates that do not fit while a block is built.
+/// Most candidates that are larger than what is left of a block while it is built; then it is nearly full. A
+/// module that does not fit beside other modules is not counted: the block may have room for everything
+/// else, passing it over costs a lookup, and a pool has no more than it may hold.
 pub const MISFITS_MAX: usize = 1_024;
 
 /// What a proposer has to build from, as a mempool admits it: [`check_transaction`](crate::check::check_transaction),

@@ -7,13 +7,15 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use common::{STEP_MS, World, claim, id, key, key_of, nonce, salt, spec, terms, transfer};
-use proofmill_chain::build::{Built, Offer, TransactionSource, UnguardedKeys, build_from};
+use proofmill_chain::build::{
+    Built, MISFITS_MAX, Offer, TransactionSource, UnguardedKeys, build_from,
+};
 use proofmill_chain::codec;
 use proofmill_chain::execute::{Prepared, spends, try_transaction};
 use proofmill_chain::pipeline::{VerifiedTransaction, judge};
 use proofmill_chain::state::accounts::Slots;
 use proofmill_chain::task::{self, Readiness, readiness};
-use proofmill_chain::types::hash::{AccountId, Hash};
+use proofmill_chain::types::hash::{AccountId, Blob, Hash};
 use proofmill_chain::types::receipt::Outcome;
 use proofmill_chain::types::record::Program;
 use proofmill_chain::types::task::{
@@ -343,5 +345,49 @@ fn follow_ups_of_an_emptied_account_cost_the_block_no_room_and_the_builder_no_dr
     assert_eq!(built.block.transactions.len(), 100);
     // A block's worth is drawn beforehand, and one for each place that a follow-up leaves empty.
     assert!(source.drawn <= 200, "{} draws", source.drawn);
+    assert!(world.validate(&built.block).is_ok());
+}
+
+#[test]
+fn modules_that_do_not_fit_leave_the_room_for_everything_else() {
+    const MODULES: usize = 2 * MISFITS_MAX + 50;
+    let world = World::with(|genesis| genesis.params.block_transactions_max = 100);
+    let publish = |name: &str, bytes: usize| {
+        let module = Blob::new(vec![0; bytes]);
+        world.tx(&key(name), Action::PublishProgram { module })
+    };
+    let room = world.genesis.params.block_program_bytes_max as usize;
+    // One fills what a block has for modules; each of the others is another sender's.
+    let mut list = vec![publish("alice", room)];
+    list.extend((0..MODULES).map(|number| publish(&format!("publisher-{number}"), 1)));
+    list.push(world.tx(&key("bob"), transfer(id("carol"), 1)));
+    let mut source = Queue::new(&world, &list);
+    let built = from(&world, &mut source);
+    let senders: Vec<_> = built
+        .block
+        .transactions
+        .iter()
+        .map(|one| one.transaction.sender)
+        .collect();
+    assert_eq!(senders, [id("alice"), id("bob")]);
+    assert!(world.validate(&built.block).is_ok());
+}
+
+#[test]
+fn an_attestation_that_does_not_fit_leaves_the_room_for_smaller_ones() {
+    let (mut world, spec) = World::with_program(|_| {});
+    let claimed = claim(b"output", 500_000);
+    let task = world.revealing(&spec, &claimed);
+    let room = world.genesis.params.block_bytes_max as usize;
+    let list = [
+        world.reveal(task, 0, &claimed, &vec![0; room]),
+        world.reveal(task, 1, &claimed, b"output"),
+    ];
+    let built = world.build(
+        Round::new(0),
+        world.time_ms + STEP_MS,
+        common::candidates(&[], &list),
+    );
+    assert_eq!(built.block.attestations, [list[1].signed]);
     assert!(world.validate(&built.block).is_ok());
 }

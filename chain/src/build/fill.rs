@@ -14,7 +14,7 @@ use crate::types::block::Block;
 use crate::types::hash::{AccountId, Blob, Hash};
 use crate::types::params::Params;
 use crate::types::task::AttestationMessage;
-use crate::types::transaction::{Action, SignedTransaction};
+use crate::types::transaction::SignedTransaction;
 use crate::types::units::Nonce;
 
 /// What still fits into the block.
@@ -46,18 +46,39 @@ impl Room {
         }
     }
 
-    /// What is left after a transaction, `None` when it does not fit.
-    fn after(self, transaction: &VerifiedTransaction) -> Option<Self> {
-        let module = match &transaction.transaction().action {
-            Action::PublishProgram { module } => module.len(),
-            _ => 0,
-        };
-        Some(Self {
-            bytes: self.bytes.checked_sub(transaction.bytes())?,
-            program_bytes: self.program_bytes.checked_sub(module)?,
-            transactions: self.transactions.checked_sub(1)?,
+    /// What is left after a transaction.
+    fn after(self, transaction: &VerifiedTransaction) -> Result<Self, Misfit> {
+        let module = transaction.transaction().action.module();
+        let left = |room: usize, taken, misfit| room.checked_sub(taken).ok_or(misfit);
+        Ok(Self {
+            program_bytes: left(
+                self.program_bytes,
+                module.map_or(0, Blob::len),
+                Misfit::Module,
+            )?,
+            bytes: left(self.bytes, transaction.bytes(), Misfit::Bytes)?,
+            transactions: left(self.transactions, 1, Misfit::Bytes)?,
             ..self
         })
+    }
+}
+
+/// Why a candidate does not fit.
+#[derive(Clone, Copy)]
+enum Misfit {
+    /// Its module does not, beside the modules that the block has. Nothing follows for what publishes none.
+    Module,
+    /// It is larger than what is left of the block.
+    Bytes,
+}
+
+impl Misfit {
+    /// What it counts towards [`MISFITS_MAX`].
+    const fn counts(self) -> usize {
+        match self {
+            Self::Module => 0,
+            Self::Bytes => 1,
+        }
     }
 }
 
@@ -74,12 +95,12 @@ pub(super) fn draw_block(
         && let Some(candidate) = source.draw()
     {
         match room.after(&candidate) {
-            Some(left) => {
+            Ok(left) => {
                 room = left;
                 drawn.push_back(candidate);
             }
-            None => {
-                misfits = misfits.saturating_add(1);
+            Err(misfit) => {
+                misfits = misfits.saturating_add(misfit.counts());
                 source.skip_sender(&candidate.transaction().sender);
             }
         }
@@ -157,11 +178,12 @@ impl<'b, 'a> Filling<'b, 'a> {
                 .len()
                 .saturating_add(output.len())
                 .saturating_add(PREFIX);
-            let (Some(bytes), Some(left)) = (
-                self.room.bytes.checked_sub(needed),
-                self.room.attestations.checked_sub(1),
-            ) else {
+            let Some(left) = self.room.attestations.checked_sub(1) else {
                 break;
+            };
+            // A smaller one may fit.
+            let Some(bytes) = self.room.bytes.checked_sub(needed) else {
+                continue;
             };
             match self.executor.attestation(&signed, &mut outputs)? {
                 Err(error) => void.push((signed.attestation.id(self.context.genesis), error)),
@@ -210,10 +232,13 @@ impl<'b, 'a> Filling<'b, 'a> {
                 self.filled.refused.push((candidate.id(), reason));
                 continue;
             }
-            let Some(room) = self.room.after(&candidate) else {
-                misfits = misfits.saturating_add(1);
-                source.skip_sender(&sender);
-                continue;
+            let room = match self.room.after(&candidate) {
+                Ok(room) => room,
+                Err(misfit) => {
+                    misfits = misfits.saturating_add(misfit.counts());
+                    source.skip_sender(&sender);
+                    continue;
+                }
             };
             match self.include(&candidate, slots)? {
                 Ok(()) => {
@@ -226,7 +251,10 @@ impl<'b, 'a> Filling<'b, 'a> {
                     tried = tried.saturating_add(1);
                     let expected = match reason {
                         Inadmissible::Nonce { expected, .. } => expected,
-                        _ => received,
+                        Inadmissible::Expired { .. }
+                        | Inadmissible::FeeTooLow { .. }
+                        | Inadmissible::PayerBalance { .. }
+                        | Inadmissible::FeeOverflow => received,
                     };
                     // One from the past says nothing about those after it.
                     if received >= expected {
@@ -253,10 +281,7 @@ impl<'b, 'a> Filling<'b, 'a> {
             program: None,
             slots,
         };
-        if matches!(
-            candidate.transaction().action,
-            Action::PublishProgram { .. }
-        ) {
+        if candidate.transaction().action.module().is_some() {
             // A module is judged only for a sender who pays for it.
             if let Err(reason) = self.executor.admits(&prepared)? {
                 return Ok(Err(reason));
