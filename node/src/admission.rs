@@ -1,75 +1,64 @@
 //! Takes what peers bring, batch after batch, until gossip stops.
 //!
-//! One batch is judged at a time, so that a sender's transactions are judged in the order in which they
-//! came; within it signatures are verified together on all threads. Modules are judged beside, and what
-//! follows one of the same sender is kept until its verdict is there.
+//! One batch is examined at a time, so that a sender's transactions are taken in the order in which they
+//! came; within it signatures are verified together on all threads. Modules are judged beside, one after the
+//! other: nothing waits for their verdicts.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use proofmill_chain::types::hash::AccountId;
-use tokio::sync::mpsc;
+use tokio::sync::oneshot;
 
-use crate::engine::{Engine, GossipVerdict, MODULES_WAITING_MAX};
+use crate::engine::{Ahead, Engine};
 use crate::gossip::{Acceptance, Inbox, Incoming};
 
-/// Most messages that are judged together.
+/// Most messages that are examined together.
 const BATCH_MAX: usize = 256;
-/// Most messages of one sender that are kept behind its module.
-const BEHIND_MAX: usize = 16;
 
-/// Messages that follow a transaction whose module is being judged.
-type Behind = BTreeMap<AccountId, Vec<Incoming>>;
-
-/// Judges messages until gossip stops.
+/// Takes messages until gossip stops, and judges modules ahead of the blocks that bring them.
 pub async fn admit_all(engine: Arc<Engine>, mut inbox: Inbox) {
-    // Each module that is being judged reports once.
-    let (judged, mut reports) = mpsc::channel::<AccountId>(MODULES_WAITING_MAX);
-    let mut behind = Behind::new();
+    let (stop, stopped) = oneshot::channel();
+    let judging = tokio::spawn(judge_ahead(Arc::clone(&engine), stopped));
     loop {
-        let batch = tokio::select! {
-            batch = inbox.next_batch(BATCH_MAX) => batch,
-            Some(sender) = reports.recv() => behind.remove(&sender).unwrap_or_default(),
-        };
+        let batch = inbox.next_batch(BATCH_MAX).await;
+        // There is none when gossip has stopped.
         if batch.is_empty() {
-            if inbox.is_closed() {
-                break;
-            }
-            continue;
+            break;
         }
-        let Some(verdicts) = judge(&engine, &batch).await else {
+        let Some(verdicts) = admit(&engine, &batch).await else {
             break;
         };
-        for (message, verdict) in batch.into_iter().zip(verdicts) {
-            match verdict {
-                GossipVerdict::Done(acceptance) => message.answer(acceptance),
-                GossipVerdict::Behind(sender) => {
-                    let kept = behind.entry(sender).or_default();
-                    if kept.len() < BEHIND_MAX {
-                        kept.push(message);
-                    } else {
-                        message.answer(Acceptance::Ignore);
-                    }
-                }
-                GossipVerdict::Module(pending) => {
-                    let (engine, judged) = (Arc::clone(&engine), judged.clone());
-                    tokio::spawn(async move {
-                        let sender = pending.sender();
-                        let work = move || engine.admit_module(pending);
-                        let acceptance = tokio::task::spawn_blocking(work).await;
-                        message.answer(acceptance.unwrap_or(Acceptance::Ignore));
-                        // The loop is gone when the node stops.
-                        let _ = judged.send(sender).await;
-                    });
-                }
-            }
+        for (message, acceptance) in batch.into_iter().zip(verdicts) {
+            message.answer(acceptance);
         }
     }
-    engine.stop_admission();
+    drop(stop);
+    // It died only if judging did, which the log says.
+    let _ = judging.await;
+}
+
+/// Judges modules whenever there may be some, until `stopped`.
+async fn judge_ahead(engine: Arc<Engine>, mut stopped: oneshot::Receiver<()>) {
+    let mut ahead = Ahead::default();
+    loop {
+        tokio::select! {
+            _ = &mut stopped => return,
+            () = engine.modules_changed() => {}
+        }
+        let engine = Arc::clone(&engine);
+        let judged = tokio::task::spawn_blocking(move || {
+            ahead.judge(&engine);
+            ahead
+        });
+        match judged.await {
+            Ok(judged) => ahead = judged,
+            // It panicked, or the node is going: blocks judge their modules themselves.
+            Err(_) => return,
+        }
+    }
 }
 
 /// The verdicts on a batch; `None` when the node is going.
-async fn judge(engine: &Arc<Engine>, batch: &[Incoming]) -> Option<Vec<GossipVerdict>> {
+async fn admit(engine: &Arc<Engine>, batch: &[Incoming]) -> Option<Vec<Acceptance>> {
     let messages: Vec<_> = batch
         .iter()
         .map(|message| (message.topic, message.bytes.clone()))

@@ -8,6 +8,7 @@
 //! Everything that changes the chain goes through [`Engine::apply`], one height after the other.
 
 mod admit;
+mod ahead;
 pub mod application;
 mod pace;
 mod proposer;
@@ -39,11 +40,8 @@ use proofmill_chain::upgrades::{Schedule, UnknownVersion};
 use proofmill_signer::Signer;
 use tokio::sync::{Notify, watch};
 
-use self::admit::ModuleGate;
-pub use self::admit::{
-    AdmitError, GossipVerdict, MODULES_JUDGED_MAX, MODULES_WAITING_MAX, ModuleBusy, PendingModule,
-    Taken,
-};
+pub use self::admit::{AdmitError, Taken};
+pub use self::ahead::{AHEAD_BLOCKS, AHEAD_EXPIRY_BLOCKS, AHEAD_MODULES_MAX, Ahead};
 use self::proposer::AsProposer;
 pub use self::trouble::Trouble;
 use crate::gossip::GossipHandle;
@@ -145,8 +143,8 @@ pub struct Engine {
     idle: Duration,
     verify_supply_every: u64,
     pools: Mutex<Pools>,
-    /// Who may have a module judged.
-    modules: ModuleGate,
+    /// There may be modules to be judged ahead.
+    modules: Notify,
     /// Valid blocks of the next height, by hash.
     sealed: Mutex<BTreeMap<Hash, Arc<SealedBlock>>>,
     /// Blocks that were identified and not judged yet, oldest first.
@@ -215,7 +213,7 @@ impl Engine {
             idle: parts.idle,
             verify_supply_every: parts.verify_supply_every,
             pools: Mutex::new(pools),
-            modules: ModuleGate::default(),
+            modules: Notify::new(),
             sealed: Mutex::default(),
             identified: Mutex::default(),
             last_commit: Mutex::new(Instant::now()),
@@ -551,6 +549,7 @@ impl Engine {
         *locked(&self.last_commit) = Instant::now();
         self.head.send_replace(head);
         self.work.notify_waiters();
+        self.modules.notify_one();
         Ok(())
     }
 

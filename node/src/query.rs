@@ -420,7 +420,6 @@ fn refusal(error: AdmitError) -> Error {
             | TransactionError::Field { .. } => plain(Code::TxRefused),
         },
         AdmitError::Signature { .. } => plain(Code::TxBadSignature),
-        AdmitError::Busy(_) => plain(Code::MempoolFull),
         AdmitError::Program(error) => plain(Code::TxRefused).with("rule", error.code()),
         AdmitError::Pool(error) => pool_refusal(&error, plain),
         AdmitError::WouldFail(failure) => {
@@ -469,8 +468,17 @@ fn pool_refusal(error: &InsertError, plain: impl Fn(Code) -> Error) -> Error {
         ),
         InsertError::SenderFull { .. } | InsertError::Full => plain(Code::MempoolFull),
         InsertError::TooLarge { .. } => plain(Code::TxMalformed),
+        InsertError::ModuleStays {
+            waiting,
+            expires_at,
+        } => plain(Code::TxRefused)
+            .with("waiting", waiting.to_string())
+            .with("expires_at", expires_at.to_string()),
         InsertError::State(error) => Error::internal(error),
-        _ => plain(Code::TxRefused),
+        // One that is known is no refusal, and is answered as such.
+        InsertError::Known { .. } | InsertError::ReplacementTipTooLow { .. } => {
+            plain(Code::TxRefused)
+        }
     }
 }
 

@@ -2,15 +2,16 @@
 //! passed on. A refusal says which rule and whose fault, and changes nothing.
 //!
 //! ```text
-//! decode ─▶ rules of form ─▶ pool and state: lookups ─▶ signatures ─▶ module, try-out ─▶ pool
+//! decode ─▶ rules of form ─▶ pool and state: lookups ─▶ signatures ─▶ try-out ─▶ pool
 //!           nothing costly is done for what a cheaper rule refuses
 //! ```
+//!
+//! No module is judged here: that is work, and a transaction that is refused pays for none.
 //!
 //! What peers bring is taken in batches, whose signatures are verified together. Locks are taken in one
 //! order: the state's, then the pools'.
 
 mod gossip;
-mod modules;
 
 use std::sync::Arc;
 
@@ -21,7 +22,6 @@ use proofmill_chain::check::{
 use proofmill_chain::codec::{self, DecodeError};
 use proofmill_chain::crypto::verify::Item;
 use proofmill_chain::execute::{Prepared, try_transaction};
-use proofmill_chain::machine::ProgramFacts;
 use proofmill_chain::pipeline::{
     CheckedTransaction, EncodedTransaction, VerifiedTransaction, VerifyError, verify_transactions,
 };
@@ -32,13 +32,10 @@ use proofmill_chain::task::{Readiness, readiness};
 use proofmill_chain::types::hash::{AccountId, Hash};
 use proofmill_chain::types::receipt::{Failure, Outcome};
 use proofmill_chain::types::task::{Attestation, AttestationMessage};
-use proofmill_chain::types::transaction::{Action, SignedTransaction};
+use proofmill_chain::types::transaction::SignedTransaction;
 use proofmill_chain::types::units::Height;
 use proofmill_compute::ProgramError;
 
-pub use self::gossip::{GossipVerdict, PendingModule};
-pub use self::modules::{MODULES_JUDGED_MAX, MODULES_WAITING_MAX, ModuleBusy};
-pub(crate) use self::modules::{ModuleGate, Ticket};
 use super::Engine;
 use crate::gossip::Topic;
 use crate::mempool::{AttestationError, InsertError};
@@ -61,12 +58,9 @@ pub enum AdmitError {
         /// Whose.
         key: AccountId,
     },
-    /// The module is not a program.
+    /// The module is known not to be a program.
     #[error("the module is not a program: {0}")]
     Program(ProgramError),
-    /// The module cannot be judged now.
-    #[error(transparent)]
-    Busy(#[from] ModuleBusy),
     /// The pool.
     #[error(transparent)]
     Pool(#[from] InsertError),
@@ -109,8 +103,8 @@ pub enum Taken {
 }
 
 impl Engine {
-    /// Takes a transaction from a client: one that would fail at the head is refused. Blocking: a
-    /// module is judged, perhaps after others.
+    /// Takes a transaction from a client: one that would fail at the head is refused, as far as that is known
+    /// without judging a module.
     ///
     /// # Errors
     /// The first rule broken.
@@ -130,14 +124,10 @@ impl Engine {
         let (transaction, encoding) = verified
             .pop()
             .expect("there is a verdict on each transaction")?;
-        let program = match self.new_module(&transaction)? {
-            None => None,
-            Some(module) => {
-                let ticket = self.modules.enter(transaction.transaction().sender)?;
-                Some(self.judge_module(&ticket, module)?)
-            }
-        };
-        self.try_out(&transaction, program)?;
+        match self.new_module(&transaction)? {
+            None => self.try_out(&transaction)?,
+            Some(program) => self.check_verdict(program)?,
+        }
         let taken = self.insert_transaction(Arc::new(transaction))?;
         if let Taken::New(_) = taken {
             self.publish(Topic::Transactions, encoding);
@@ -169,11 +159,6 @@ impl Engine {
         Ok(taken)
     }
 
-    /// Ends the wait of modules that are to be judged, so that their threads end.
-    pub fn stop_admission(&self) {
-        self.modules.close();
-    }
-
     fn publish(&self, topic: Topic, bytes: Vec<u8>) {
         if let Some(gossip) = self.gossip()
             && let Err(error) = gossip.publish(topic, bytes)
@@ -202,12 +187,9 @@ impl Engine {
         )
     }
 
-    /// The module that a transaction publishes, if it does.
-    fn new_module<'a>(
-        &self,
-        transaction: &'a VerifiedTransaction,
-    ) -> Result<Option<&'a [u8]>, AdmitError> {
-        let Action::PublishProgram { module } = &transaction.transaction().action else {
+    /// The hash of the module that a transaction publishes, if it does; one that the chain has is refused.
+    fn new_module(&self, transaction: &VerifiedTransaction) -> Result<Option<Hash>, AdmitError> {
+        let Some(module) = transaction.transaction().action.module() else {
             return Ok(None);
         };
         let program = module.hash();
@@ -215,28 +197,28 @@ impl Engine {
         if Overlay::new(&state).program(program)?.is_some() {
             return Err(AdmitError::WouldFail(Failure::ProgramExists { program }));
         }
-        Ok(Some(module.as_bytes()))
+        Ok(Some(program))
     }
 
-    fn judge_module(&self, ticket: &Ticket, module: &[u8]) -> Result<ProgramFacts, AdmitError> {
-        ticket
-            .judged(|| self.machine().explain(module))?
-            .map_err(AdmitError::Program)
+    /// Tells the sender of a module what is known of it. Without a verdict the module is not judged for this:
+    /// the block that includes it tells, and is paid.
+    fn check_verdict(&self, program: Hash) -> Result<(), AdmitError> {
+        let version = self.params().machine_version;
+        match self.machine.kept(version, program) {
+            Some(Err(error)) => Err(AdmitError::Program(error)),
+            Some(Ok(_)) | None => Ok(()),
+        }
     }
 
     /// Applies a transaction to the head's state and forgets the effects: tells its sender at once what
     /// would otherwise cost it a fee. One that waits for others of its sender is not tried.
-    fn try_out(
-        &self,
-        transaction: &VerifiedTransaction,
-        program: Option<ProgramFacts>,
-    ) -> Result<(), AdmitError> {
+    fn try_out(&self, transaction: &VerifiedTransaction) -> Result<(), AdmitError> {
         let state = self.store.state();
         let prepared = Prepared {
             signed: transaction.signed(),
             id: transaction.id(),
             bytes: transaction.bytes(),
-            program: program.map(Ok),
+            program: None,
             slots: Slots::default(),
         };
         let params = self.params_after(state.head().height);
@@ -251,6 +233,7 @@ impl Engine {
         &self,
         transaction: Arc<VerifiedTransaction>,
     ) -> Result<Taken, AdmitError> {
+        let publishes = transaction.transaction().action.module().is_some();
         let inserted = {
             let state = self.store.state();
             self.pools()
@@ -262,6 +245,9 @@ impl Engine {
         match inserted {
             Ok(id) => {
                 self.work.notify_waiters();
+                if publishes {
+                    self.modules.notify_one();
+                }
                 Ok(Taken::New(id))
             }
             Err(InsertError::Known { id }) => Ok(Taken::Known(id)),

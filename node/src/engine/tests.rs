@@ -1,6 +1,7 @@
 //! What the engine says is done, is on the disk.
 
 mod admission;
+mod modules;
 
 use std::path::Path;
 use std::time::Duration;

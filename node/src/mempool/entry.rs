@@ -1,5 +1,6 @@
 //! A pending transaction and what is derived from it once.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use proofmill_chain::execute::spends;
@@ -12,6 +13,9 @@ use proofmill_chain::types::units::{Amount, Height, Nonce};
 /// Tip per unit of weight, in 2^-32 grain: what a proposer gains from room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rate(u128);
+
+/// Where a transaction stands among others: by what it pays for its room, among equals by arrival.
+pub(super) type Rank = (Rate, Reverse<u64>, AccountId);
 
 /// What the pool needs to know of a transaction; no signature, hash or encoding is needed for it.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +33,8 @@ pub(super) struct Terms {
     pub(super) max_fee: Amount,
     pub(super) expires_at: Height,
     pub(super) rate: Rate,
+    /// Whether it publishes a module.
+    pub(super) publishes: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -59,6 +65,7 @@ impl Terms {
             max_fee: transaction.max_fee,
             expires_at: transaction.expires_at,
             rate: Rate(rate),
+            publishes: transaction.action.module().is_some(),
         })
     }
 
@@ -89,5 +96,9 @@ impl Entry {
 
     pub(super) const fn nonce(&self) -> Nonce {
         self.terms.nonce
+    }
+
+    pub(super) const fn rank(&self) -> Rank {
+        (self.terms.rate, Reverse(self.sequence), self.terms.sender)
     }
 }

@@ -64,6 +64,17 @@ pub enum InsertError {
         /// The transaction's.
         given: Amount,
     },
+    /// A module with this nonce waits, and the transaction is not the same module for at least as long.
+    #[error(
+        "transaction {waiting} has this nonce and publishes a module: only the same module, good until height \
+         {expires_at} at least, replaces it"
+    )]
+    ModuleStays {
+        /// The transaction that waits.
+        waiting: Hash,
+        /// The last height that might include it.
+        expires_at: Height,
+    },
     /// An account's balance does not cover what the transaction takes from it beside what pending
     /// transactions take.
     #[error(

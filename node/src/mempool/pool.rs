@@ -4,7 +4,6 @@ mod candidates;
 mod preview;
 mod queues;
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -19,7 +18,7 @@ use proofmill_chain::types::units::{Amount, Height, Nonce};
 pub use self::candidates::PoolCandidates;
 use self::preview::Ahead;
 pub use self::preview::Preview;
-use super::entry::{Entry, Rate, Terms};
+use super::entry::{Entry, Rank, Terms};
 use super::{
     InsertError, MEMPOOL_BYTES_MAX, MEMPOOL_TRANSACTIONS_MAX, PER_SENDER_MAX,
     REPLACEMENT_TIP_PERCENT,
@@ -73,7 +72,9 @@ pub struct Mempool {
     by_id: BTreeMap<Hash, Slot>,
     by_expiry: BTreeSet<(Height, Hash)>,
     /// The last of each queue; among equals the youngest goes first.
-    tails: BTreeSet<(Rate, Reverse<u64>, AccountId)>,
+    tails: BTreeSet<Rank>,
+    /// The first of each queue, where it publishes a module.
+    modules: BTreeSet<Rank>,
     /// What pending transactions take from whom.
     charged: BTreeMap<AccountId, Charged>,
     bytes: usize,
@@ -92,6 +93,7 @@ impl Mempool {
             by_id: BTreeMap::new(),
             by_expiry: BTreeSet::new(),
             tails: BTreeSet::new(),
+            modules: BTreeSet::new(),
             charged: BTreeMap::new(),
             bytes: 0,
             sequence: 0,
@@ -167,7 +169,9 @@ impl Mempool {
             return Err(InsertError::Known { id });
         }
         let terms = self.terms(transaction.transaction(), transaction.bytes())?;
-        let replaced = self.check_terms(&terms, height, account, &Ahead::default())?;
+        let ahead = Ahead::default();
+        let replaced =
+            self.check_terms(&terms, transaction.transaction(), height, account, &ahead)?;
         let replaces = replaced.is_some();
         let (count, grows) = growth(&terms, replaced);
         self.make_room(&terms, count, grows)?;
@@ -198,6 +202,32 @@ impl Mempool {
             });
             (*sender, entries.collect())
         }))
+    }
+
+    /// The modules that the next block would take, by what they pay for their room: of the best `most` those
+    /// that fit into `bytes_max` together and may be included until `expires_from` at least. A module behind
+    /// another transaction of its sender is not among them; that one may be slow to be included.
+    #[must_use]
+    pub fn modules_ahead(
+        &self,
+        bytes_max: usize,
+        most: usize,
+        expires_from: Height,
+    ) -> Vec<Arc<VerifiedTransaction>> {
+        let mut left = bytes_max;
+        let first = |(_, _, sender): &Rank| self.queues.get(sender).and_then(VecDeque::front);
+        let best = self.modules.iter().rev().take(most).filter_map(first);
+        best.filter(|entry| entry.terms.expires_at >= expires_from)
+            .filter(|entry| {
+                let action = &entry.transaction.transaction().action;
+                let rest = action
+                    .module()
+                    .and_then(|module| left.checked_sub(module.len()));
+                left = rest.unwrap_or(left);
+                rest.is_some()
+            })
+            .map(|entry| Arc::clone(&entry.transaction))
+            .collect()
     }
 
     /// Brings the pool up to a new block: what it included goes, and so does what expired, lost
@@ -292,6 +322,7 @@ impl Mempool {
     fn check_terms(
         &self,
         terms: &Terms,
+        transaction: &Transaction,
         height: Height,
         account: impl Fn(&AccountId) -> Result<Account, StateError>,
         ahead: &Ahead,
@@ -315,7 +346,8 @@ impl Mempool {
                 max_fee: terms.max_fee,
             });
         }
-        let replaced = self.check_nonce(terms, account(&terms.sender)?.nonce, ahead)?;
+        let nonce = account(&terms.sender)?.nonce;
+        let replaced = self.check_nonce(terms, transaction, nonce, ahead)?;
         for (charged, needed) in terms.charges() {
             let balance = account(&charged)?.balance;
             let taken = self.reserved_of(&charged) + ahead.reserved_of(&charged);
@@ -328,6 +360,7 @@ impl Mempool {
     fn check_nonce(
         &self,
         terms: &Terms,
+        transaction: &Transaction,
         state_nonce: Nonce,
         ahead: &Ahead,
     ) -> Result<Option<&Entry>, InsertError> {
@@ -346,6 +379,7 @@ impl Mempool {
                 // The state is ahead of the pool's queue and a later call drops that queue.
                 return Err(InsertError::NonceTooLow { expected, received });
             };
+            check_module_stays(old, transaction)?;
             let least = u128::from(old.terms.tip.get()) * u128::from(100 + REPLACEMENT_TIP_PERCENT);
             let needed = u64::try_from(least.div_ceil(100))
                 .unwrap_or(u64::MAX)
@@ -438,6 +472,20 @@ fn growth(terms: &Terms, replaced: Option<&Entry>) -> (usize, usize) {
         Some(old) => (0, terms.bytes.saturating_sub(old.terms.bytes)),
         None => (1, terms.bytes),
     }
+}
+
+/// A module is judged for the fee that it pays in a block. So it stays until it is in one or expires: others
+/// in its place, or the same for a shorter time, would be judged for nothing.
+fn check_module_stays(old: &Entry, new: &Transaction) -> Result<(), InsertError> {
+    let expires_at = old.terms.expires_at;
+    let module = old.transaction.transaction().action.module();
+    if module.is_none() || (new.action.module() == module && new.expires_at >= expires_at) {
+        return Ok(());
+    }
+    Err(InsertError::ModuleStays {
+        waiting: old.id(),
+        expires_at,
+    })
 }
 
 fn check_balance(

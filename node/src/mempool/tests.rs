@@ -395,6 +395,33 @@ fn a_replacement_pays_a_tenth_more() {
 }
 
 #[test]
+fn a_module_is_replaced_by_itself_for_as_long_and_a_transfer_by_anything() {
+    let mut f = fixture();
+    let waiting = f.insert(publish(1, 100, 10)).expect("is taken");
+    let stays = Err(InsertError::ModuleStays {
+        waiting,
+        expires_at: Height::new(100),
+    });
+    assert_eq!(f.insert(publish(1, 101, 1_000)), stays);
+    assert_eq!(f.insert(transfer(1, 0, 1_000)), stays);
+    let mut sooner = publish(1, 100, 1_000);
+    sooner.transaction.expires_at = Height::new(99);
+    assert_eq!(f.insert(sooner), stays);
+    let cheap = f.insert(publish(1, 100, 10));
+    assert_eq!(cheap, Err(InsertError::Known { id: waiting }));
+    f.insert(publish(1, 100, 11)).expect("it pays more");
+    let firsts = |f: &Fixture| {
+        f.pool
+            .modules_ahead(usize::MAX, usize::MAX, Height::ZERO)
+            .len()
+    };
+    assert_eq!((f.pool.len(), firsts(&f)), (1, 1));
+    f.insert(transfer(2, 0, 10)).expect("is taken");
+    f.insert(publish(2, 100, 11)).expect("it pays more");
+    assert_eq!((f.pool.len(), firsts(&f)), (2, 2));
+}
+
+#[test]
 fn a_sender_has_so_many_and_no_more() {
     let mut f = Fixture::new(MempoolLimits {
         per_sender_max: 2,

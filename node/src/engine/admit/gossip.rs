@@ -3,43 +3,14 @@
 use std::sync::Arc;
 
 use proofmill_chain::codec;
-use proofmill_chain::pipeline::{
-    CheckedTransaction, EncodedTransaction, VerifiedTransaction, verify_transactions,
-};
+use proofmill_chain::pipeline::{CheckedTransaction, EncodedTransaction, verify_transactions};
 use proofmill_chain::state::overlay::Overlay;
-use proofmill_chain::types::hash::AccountId;
 use proofmill_chain::types::task::{ATTESTATION_BYTES_MAX, AttestationMessage};
 
-use super::{AdmitError, Taken, Ticket, known_attestation};
+use super::{AdmitError, Taken, known_attestation};
 use crate::engine::Engine;
 use crate::gossip::{Acceptance, Topic};
 use crate::mempool::{AttestationError, InsertError};
-
-/// What becomes of a peer's message.
-#[derive(Debug)]
-pub enum GossipVerdict {
-    /// It is judged.
-    Done(Acceptance),
-    /// Everything but its module is judged.
-    Module(PendingModule),
-    /// It follows a transaction whose module is being judged, and is to be brought again after that.
-    Behind(AccountId),
-}
-
-/// A transaction whose module is to be judged.
-#[derive(Debug)]
-pub struct PendingModule {
-    ticket: Ticket,
-    transaction: Arc<VerifiedTransaction>,
-}
-
-impl PendingModule {
-    /// Whose transaction it is.
-    #[must_use]
-    pub fn sender(&self) -> AccountId {
-        self.transaction.transaction().sender
-    }
-}
 
 /// A message that passed all that is cheap.
 enum Checked {
@@ -50,43 +21,20 @@ enum Checked {
 impl Engine {
     /// Takes what peers passed on, and says of each whether it should travel further.
     #[must_use]
-    pub fn admit_gossip(&self, messages: Vec<(Topic, Vec<u8>)>) -> Vec<GossipVerdict> {
-        let mut verdicts: Vec<Option<GossipVerdict>> = Vec::new();
-        verdicts.resize_with(messages.len(), || None);
+    pub fn admit_gossip(&self, messages: Vec<(Topic, Vec<u8>)>) -> Vec<Acceptance> {
+        // Each message gets its verdict in one of the steps.
+        let mut verdicts = vec![Acceptance::Ignore; messages.len()];
         let (mut transactions, mut attestations) = (Vec::new(), Vec::new());
         for (index, (topic, bytes)) in messages.into_iter().enumerate() {
             match self.decode_gossip(topic, bytes) {
                 Ok(Checked::Transaction(checked)) => transactions.push((index, checked)),
                 Ok(Checked::Attestation(message)) => attestations.push((index, message)),
-                Err(error) => verdicts[index] = Some(done(&Err(error))),
+                Err(error) => verdicts[index] = acceptance(&Err(error)),
             }
         }
         self.gossiped_transactions(transactions, &mut verdicts);
         self.gossiped_attestations(attestations, &mut verdicts);
         verdicts
-            .into_iter()
-            .map(|verdict| verdict.unwrap_or(GossipVerdict::Done(Acceptance::Ignore)))
-            .collect()
-    }
-
-    /// Judges a module and takes its transaction. Blocking.
-    #[must_use]
-    pub fn admit_module(&self, pending: PendingModule) -> Acceptance {
-        let PendingModule {
-            ticket,
-            transaction,
-        } = pending;
-        let taken = self
-            .new_module(&transaction)
-            .and_then(|module| {
-                module.map_or(Ok(()), |module| {
-                    self.judge_module(&ticket, module).map(|_| ())
-                })
-            })
-            .and_then(|()| self.insert_transaction(transaction));
-        // The sender's next module may be judged.
-        drop(ticket);
-        acceptance(&taken)
     }
 
     fn decode_gossip(&self, topic: Topic, bytes: Vec<u8>) -> Result<Checked, AdmitError> {
@@ -106,31 +54,29 @@ impl Engine {
     fn gossiped_transactions(
         &self,
         transactions: Vec<(usize, CheckedTransaction)>,
-        verdicts: &mut [Option<GossipVerdict>],
+        verdicts: &mut [Acceptance],
     ) {
-        // Asked first: a module that is judged meanwhile reports only after this batch.
-        let held: Vec<_> = transactions
-            .iter()
-            .map(|(_, checked)| self.modules.holds(&checked.transaction().sender))
-            .collect();
         let looks = self.preview_batch(&transactions);
         let (mut indexes, mut passed) = (Vec::new(), Vec::new());
-        for (((index, checked), look), held) in transactions.into_iter().zip(looks).zip(held) {
+        for ((index, checked), look) in transactions.into_iter().zip(looks) {
             match look {
                 Ok(()) => {
                     indexes.push(index);
                     passed.push(checked);
                 }
-                Err(error) => verdicts[index] = Some(self.not_taken(&checked, error, held)),
+                Err(error) => verdicts[index] = self.not_taken(&checked, error),
             }
         }
         let genesis = self.genesis_hash();
         let verified = verify_transactions(passed, &genesis, &self.verifier, Some(&self.seen));
         for (index, verified) in indexes.into_iter().zip(verified) {
-            verdicts[index] = Some(match verified {
-                Ok((transaction, _)) => self.gossiped(Arc::new(transaction)),
-                Err(error) => done(&Err(error.into())),
-            });
+            let taken = verified
+                .map_err(AdmitError::from)
+                .and_then(|(transaction, _)| {
+                    self.new_module(&transaction)?;
+                    self.insert_transaction(Arc::new(transaction))
+                });
+            verdicts[index] = acceptance(&taken);
         }
     }
 
@@ -151,68 +97,30 @@ impl Engine {
         transactions.iter().map(look).collect()
     }
 
-    /// The verdict on a transaction that the pool does not want; `held` says whether its sender had a
-    /// module to be judged before the pool was asked.
-    fn not_taken(
-        &self,
-        checked: &CheckedTransaction,
-        error: InsertError,
-        held: bool,
-    ) -> GossipVerdict {
-        if held && matches!(error, InsertError::NonceGap { .. }) {
-            return GossipVerdict::Behind(checked.transaction().sender);
-        }
+    /// The verdict on a transaction that the pool does not want.
+    fn not_taken(&self, checked: &CheckedTransaction, error: InsertError) -> Acceptance {
         let may_be_known = matches!(
             error,
             InsertError::NonceTooLow { .. } | InsertError::ReplacementTipTooLow { .. }
         );
         if may_be_known && let Ok(Some(_)) = self.known(checked.encoded()) {
-            return GossipVerdict::Done(Acceptance::Ignore);
+            return Acceptance::Ignore;
         }
-        done(&Err(error.into()))
-    }
-
-    /// Takes a verified transaction, or says what it waits for.
-    fn gossiped(&self, transaction: Arc<VerifiedTransaction>) -> GossipVerdict {
-        let sender = transaction.transaction().sender;
-        match self.new_module(&transaction) {
-            Ok(None) => {
-                let held = self.modules.holds(&sender);
-                match self.insert_transaction(transaction) {
-                    Err(AdmitError::Pool(InsertError::NonceGap { .. })) if held => {
-                        GossipVerdict::Behind(sender)
-                    }
-                    taken => done(&taken),
-                }
-            }
-            Ok(Some(_)) => match self.modules.enter(sender) {
-                Ok(ticket) => GossipVerdict::Module(PendingModule {
-                    ticket,
-                    transaction,
-                }),
-                Err(busy) => done(&Err(busy.into())),
-            },
-            Err(error) => done(&Err(error)),
-        }
+        acceptance(&Err(error.into()))
     }
 
     fn gossiped_attestations(
         &self,
         attestations: Vec<(usize, AttestationMessage)>,
-        verdicts: &mut [Option<GossipVerdict>],
+        verdicts: &mut [Acceptance],
     ) {
         let messages: Vec<_> = attestations.iter().map(|(_, message)| message).collect();
         let verified = self.verify_attestations(&messages);
         for ((index, message), verified) in attestations.into_iter().zip(verified) {
             let taken = verified.and_then(|()| self.insert_attestation(message));
-            let taken = known_attestation(taken);
-            verdicts[index] = Some(done(&taken));
+            verdicts[index] = acceptance(&known_attestation(taken));
         }
     }
-}
-
-fn done(taken: &Result<Taken, AdmitError>) -> GossipVerdict {
-    GossipVerdict::Done(acceptance(taken))
 }
 
 fn acceptance(taken: &Result<Taken, AdmitError>) -> Acceptance {
@@ -227,7 +135,6 @@ fn acceptance(taken: &Result<Taken, AdmitError>) -> Acceptance {
         AdmitError::Malformed(_)
         | AdmitError::Rule(_)
         | AdmitError::Signature { .. }
-        | AdmitError::Program(_)
         | AdmitError::Output(_)
         | AdmitError::AttestationSignature(_) => Acceptance::Reject,
         // The peer's own state refuses it too, unless a block lies between.
@@ -238,10 +145,10 @@ fn acceptance(taken: &Result<Taken, AdmitError>) -> Acceptance {
             AttestationError::NoSeat | AttestationError::WorkerFull { .. },
         )
         | AdmitError::WouldFail(_) => Acceptance::Useless,
-        // Depends on the order of arrival or the load of this node.
+        // Depends on the order of arrival or the load of this node, or is for clients alone.
         AdmitError::Pool(_)
         | AdmitError::AttestationPool(_)
-        | AdmitError::Busy(_)
+        | AdmitError::Program(_)
         | AdmitError::State(_)
         | AdmitError::Store(_) => Acceptance::Ignore,
     }

@@ -11,7 +11,7 @@ use proofmill_chain::finality::{VoteKind, vote_sign_bytes};
 use proofmill_chain::pipeline::SeenTransactions;
 use proofmill_chain::types::block::{Block, Certificate, CommitSignature};
 use proofmill_chain::types::genesis::{Genesis, GenesisAccount};
-use proofmill_chain::types::hash::{AccountId, Blob, Hash, Signature};
+use proofmill_chain::types::hash::{AccountId, Blob, Hash};
 use proofmill_chain::types::receipt::Failure;
 use proofmill_chain::types::task::{
     Attestation, AttestationMessage, Mode, Requirements, SignedAttestation, Statement, TaskSpec,
@@ -22,7 +22,6 @@ use zeroize::Zeroizing;
 
 use super::super::{AdmitError, Engine, EngineParts, Taken};
 use crate::admission::admit_all;
-use crate::engine::GossipVerdict;
 use crate::gossip::{
     Acceptance, Gossip, GossipConfig, GossipHandle, Inbox, KEEP_ALIVE, Multiaddr, Topic,
 };
@@ -34,13 +33,13 @@ use proofmill_signer::{GuardFile, LocalSigner, Record};
 /// What each account of the tests has.
 const FUNDS: u64 = 1_000_000_000;
 
-fn account(number: u32) -> SecretKey {
+pub(super) fn account(number: u32) -> SecretKey {
     let seed = Hash::of("test/account", &[&number.to_le_bytes()]);
     SecretKey::from_seed(seed.as_bytes())
 }
 
 /// The development network's genesis with `accounts` more accounts.
-fn genesis(accounts: u32) -> Genesis {
+pub(super) fn genesis(accounts: u32) -> Genesis {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../genesis.json");
     let file = genesis_file::load(&path).expect("the project's genesis");
     let mut genesis = file.genesis;
@@ -54,7 +53,7 @@ fn genesis(accounts: u32) -> Genesis {
 }
 
 /// The engine of the validator that proposes the first block.
-fn engine(place: &Path, genesis: Genesis) -> Engine {
+pub(super) fn engine(place: &Path, genesis: Genesis) -> Engine {
     let validators = genesis.validator_set().expect("a set");
     let proposer = validators.proposer(Height::new(1), Round::new(0)).key;
     let index = (0..dev_keys::INDEX_MAX)
@@ -79,7 +78,7 @@ fn engine(place: &Path, genesis: Genesis) -> Engine {
     engine.expect("a genesis with validators")
 }
 
-fn transaction(
+pub(super) fn transaction(
     engine: &Engine,
     key: &SecretKey,
     nonce: u64,
@@ -103,7 +102,7 @@ fn transaction(
     }
 }
 
-fn transfer(
+pub(super) fn transfer(
     engine: &Engine,
     key: &SecretKey,
     nonce: u64,
@@ -122,11 +121,11 @@ fn cost(engine: &Engine, signed: &SignedTransaction) -> u64 {
     engine.params().base_fee.get() * weight + signed.transaction.tip.get()
 }
 
-fn gossip(engine: &Engine, signed: &SignedTransaction) -> GossipVerdict {
+pub(super) fn gossip(engine: &Engine, signed: &SignedTransaction) -> Acceptance {
     one(engine, Topic::Transactions, codec::encode(signed))
 }
 
-fn one(engine: &Engine, topic: Topic, bytes: Vec<u8>) -> GossipVerdict {
+fn one(engine: &Engine, topic: Topic, bytes: Vec<u8>) -> Acceptance {
     let mut verdicts = engine.admit_gossip(vec![(topic, bytes)]);
     verdicts.pop().expect("a verdict on each message")
 }
@@ -183,33 +182,9 @@ fn attestations_for_tasks_that_do_not_exist_take_no_room() {
             output: Blob::default(),
         };
         let verdict = one(&engine, Topic::Attestations, codec::encode(&message));
-        assert!(matches!(verdict, GossipVerdict::Done(Acceptance::Useless)));
+        assert_eq!(verdict, Acceptance::Useless);
     }
     assert_eq!(engine.pools().attestations.len(), 0);
-}
-
-#[test]
-fn a_module_is_not_looked_at_before_its_sender_can_pay_for_it() {
-    let place = tempfile::tempdir().expect("a directory");
-    let engine = engine(place.path(), genesis(1));
-    let module = Action::PublishProgram {
-        module: Blob::new(vec![0x5a; 1 << 20]),
-    };
-    let stranger = account(1_000);
-    let unfunded = transaction(&engine, &stranger, 0, 0, module.clone());
-    let mut unsigned = unfunded.clone();
-    unsigned.signature = Signature::new([0; 64]);
-    let ahead = transaction(&engine, &account(0), 7, 0, module);
-    for (what, signed) in [
-        ("unfunded", unfunded),
-        ("unsigned and unfunded", unsigned),
-        ("bad nonce", ahead),
-    ] {
-        let start = Instant::now();
-        let refused = engine.admit_transaction(signed).expect_err("it is refused");
-        println!("{what}: {refused}, after {:?}", start.elapsed());
-        assert!(matches!(refused, AdmitError::Pool(_)), "{what}: {refused}");
-    }
 }
 
 /// Prints how many transactions a second are admitted, in batches as gossip brings them.
@@ -255,20 +230,20 @@ fn admission_throughput() {
 }
 
 /// A program.
-fn module() -> Vec<u8> {
+pub(super) fn module() -> Vec<u8> {
     std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/digits/digits.wasm"))
         .expect("the project's example")
 }
 
 /// The development network's genesis with one validator, which proposes and decides every block.
-fn alone(accounts: u32) -> Genesis {
+pub(super) fn alone(accounts: u32) -> Genesis {
     let mut genesis = genesis(accounts);
     genesis.validators.truncate(1);
     genesis
 }
 
 /// Proposes, decides and applies the next block.
-fn advance(engine: &Engine) -> Block {
+pub(super) fn advance(engine: &Engine) -> Block {
     let (hash, bytes) = engine.propose(Round::new(0)).expect("a block");
     let key = dev_keys::validator(0);
     let height = engine.store().head().height.next();
@@ -293,7 +268,7 @@ fn advance(engine: &Engine) -> Block {
     codec::decode::<_, { 4 << 20 }>(&bytes).expect("a block")
 }
 
-fn admitted(engine: &Engine, signed: SignedTransaction) -> Hash {
+pub(super) fn admitted(engine: &Engine, signed: SignedTransaction) -> Hash {
     match engine.admit_transaction(signed).expect("it is good") {
         Taken::New(id) => id,
         Taken::Known(id) => panic!("{id} is known"),
@@ -330,10 +305,7 @@ fn commit(engine: &Engine, key: &SecretKey, task: Hash, draw: u8) -> Acceptance 
         },
         output: Blob::default(),
     };
-    match one(engine, Topic::Attestations, codec::encode(&message)) {
-        GossipVerdict::Done(acceptance) => acceptance,
-        other => panic!("{other:?}"),
-    }
+    one(engine, Topic::Attestations, codec::encode(&message))
 }
 
 #[test]
@@ -410,50 +382,6 @@ fn attestations_are_taken_for_seats_that_are_there_or_may_be_drawn_next() {
 }
 
 #[test]
-fn a_module_is_judged_beside_and_its_sender_s_next_message_waits() {
-    let place = tempfile::tempdir().expect("a directory");
-    let engine = engine(place.path(), alone(1));
-    let key = account(0);
-    let publish = Action::PublishProgram {
-        module: Blob::new(module()),
-    };
-    let publishes = transaction(&engine, &key, 0, 0, publish.clone());
-    let GossipVerdict::Module(pending) = gossip(&engine, &publishes) else {
-        panic!("the module is to be judged");
-    };
-    assert_eq!(engine.pools().transactions.len(), 0, "it is in no pool");
-    // One module per sender; what follows waits for it.
-    let mut other = publish;
-    if let Action::PublishProgram { module } = &mut other {
-        *module = Blob::new(vec![0; 9]);
-    }
-    let second = gossip(&engine, &transaction(&engine, &key, 0, 9, other));
-    assert!(matches!(second, GossipVerdict::Done(Acceptance::Ignore)));
-    let next = transfer(&engine, &key, 1, 0, 1);
-    let GossipVerdict::Behind(sender) = gossip(&engine, &next) else {
-        panic!("it follows a module");
-    };
-    assert_eq!(sender, key.public());
-    assert_eq!(engine.admit_module(pending), Acceptance::Accept);
-    assert!(matches!(
-        gossip(&engine, &next),
-        GossipVerdict::Done(Acceptance::Accept)
-    ));
-    assert_eq!(engine.pools().transactions.len(), 2);
-
-    // What is no program is the fault of who passed it on, once its sender could pay for it.
-    let bad = Action::PublishProgram {
-        module: Blob::new(vec![0; 9]),
-    };
-    let rich = dev_keys::account(1);
-    let GossipVerdict::Module(pending) = gossip(&engine, &transaction(&engine, &rich, 0, 0, bad))
-    else {
-        panic!("the module is to be judged");
-    };
-    assert_eq!(engine.admit_module(pending), Acceptance::Reject);
-}
-
-#[test]
 fn a_burst_of_one_sender_is_taken_in_its_order_and_wrong_signatures_are_found_in_it() {
     let place = tempfile::tempdir().expect("a directory");
     let engine = engine(place.path(), genesis(2));
@@ -482,17 +410,11 @@ fn a_burst_of_one_sender_is_taken_in_its_order_and_wrong_signatures_are_found_in
             7 | 21 => Acceptance::Reject,
             _ => Acceptance::Accept,
         };
-        assert!(
-            matches!(verdict, GossipVerdict::Done(acceptance) if *acceptance == expected),
-            "{index}: {verdict:?}"
-        );
+        assert_eq!(*verdict, expected, "{index}");
     }
     assert_eq!(engine.pools().transactions.len(), 20);
     let again = one(&engine, Topic::Transactions, codec::encode(&burst[3]));
-    assert!(
-        matches!(again, GossipVerdict::Done(Acceptance::Ignore)),
-        "it is known"
-    );
+    assert_eq!(again, Acceptance::Ignore, "it is known");
 }
 
 /// A node of the gossip network with a seed of its own, which dials `peers`.

@@ -42,7 +42,7 @@ impl Preview<'_> {
     ) -> Result<(), InsertError> {
         let pool = self.pool;
         let terms = pool.terms(transaction, bytes)?;
-        let replaced = pool.check_terms(&terms, height, account, &self.ahead)?;
+        let replaced = pool.check_terms(&terms, transaction, height, account, &self.ahead)?;
         let (count, grows) = growth(&terms, replaced);
         if pool.overflows(count, grows) {
             pool.worst_below(&terms).ok_or(InsertError::Full)?;

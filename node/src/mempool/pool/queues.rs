@@ -1,6 +1,5 @@
 //! The queues and the indexes over them, which change only together and only here.
 
-use std::cmp::Reverse;
 use std::collections::btree_map::Entry as Place;
 
 use proofmill_chain::types::hash::AccountId;
@@ -20,22 +19,19 @@ impl Mempool {
     /// Appends to the sender's queue.
     pub(super) fn push(&mut self, entry: Entry) {
         self.note(&entry);
-        let tail = (
-            entry.terms.rate,
-            Reverse(entry.sequence),
-            entry.terms.sender,
-        );
+        let rank = entry.rank();
         let queue = self.queues.entry(entry.terms.sender).or_default();
-        if let Some(before) = queue.back() {
-            let old = (
-                before.terms.rate,
-                Reverse(before.sequence),
-                before.terms.sender,
-            );
-            self.tails.remove(&old);
+        match queue.back() {
+            Some(before) => {
+                self.tails.remove(&before.rank());
+            }
+            None if entry.terms.publishes => {
+                self.modules.insert(rank);
+            }
+            None => {}
         }
         queue.push_back(entry);
-        self.tails.insert(tail);
+        self.tails.insert(rank);
     }
 
     /// Takes the place of the sender's transaction with the same nonce.
@@ -52,12 +48,18 @@ impl Mempool {
             return;
         };
         let is_tail = place.nonce().get() - first == last as u64;
-        let tail = (entry.terms.rate, Reverse(entry.sequence), sender);
+        let is_first = place.nonce().get() == first;
+        let (rank, publishes) = (entry.rank(), entry.terms.publishes);
         let old = std::mem::replace(place, entry);
         if is_tail {
-            self.tails
-                .remove(&(old.terms.rate, Reverse(old.sequence), sender));
-            self.tails.insert(tail);
+            self.tails.remove(&old.rank());
+            self.tails.insert(rank);
+        }
+        if is_first {
+            self.modules.remove(&old.rank());
+        }
+        if is_first && publishes {
+            self.modules.insert(rank);
         }
         self.forget(&old);
     }
@@ -67,14 +69,13 @@ impl Mempool {
             return None;
         };
         let entry = place.get_mut().pop_back()?;
-        self.tails
-            .remove(&(entry.terms.rate, Reverse(entry.sequence), *sender));
+        self.tails.remove(&entry.rank());
         match place.get().back() {
             Some(back) => {
-                self.tails
-                    .insert((back.terms.rate, Reverse(back.sequence), *sender));
+                self.tails.insert(back.rank());
             }
             None => {
+                self.modules.remove(&entry.rank());
                 place.remove();
             }
         }
@@ -87,10 +88,16 @@ impl Mempool {
             return None;
         };
         let entry = place.get_mut().pop_front()?;
-        if place.get().is_empty() {
-            self.tails
-                .remove(&(entry.terms.rate, Reverse(entry.sequence), *sender));
-            place.remove();
+        self.modules.remove(&entry.rank());
+        match place.get().front() {
+            Some(front) if front.terms.publishes => {
+                self.modules.insert(front.rank());
+            }
+            Some(_) => {}
+            None => {
+                self.tails.remove(&entry.rank());
+                place.remove();
+            }
         }
         self.forget(&entry);
         Some(entry)

@@ -1,6 +1,6 @@
 //! What holds for the pool of transactions whatever is called.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proofmill_chain::build::TransactionSource;
 use proofmill_chain::codec;
@@ -170,6 +170,16 @@ fn check(
         prop_assert!(transaction.expires_at > Height::new(height));
         prop_assert!(pool.contains(&transaction.id(&genesis())));
     }
+    // Everything here publishes a module, so each sender's first is one that may be judged ahead.
+    let mut seen = BTreeSet::new();
+    let firsts: Vec<_> = all
+        .iter()
+        .filter(|signed| seen.insert(signed.transaction.sender))
+        .map(|signed| signed.transaction.id(&genesis()))
+        .collect();
+    let ahead = pool.modules_ahead(usize::MAX, usize::MAX, Height::ZERO);
+    let ahead: Vec<_> = ahead.iter().map(|one| one.id()).collect();
+    prop_assert_eq!(ahead, firsts);
     prop_assert!(counts.values().all(|count| *count <= limits.per_sender_max));
     for (payer, cost) in costs {
         prop_assert!(cost <= state.read(&payer).expect("no fault").balance.get());
