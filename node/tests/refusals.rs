@@ -212,62 +212,86 @@ const GREEDY: &str = "(local $old i32)
     i32.const 1";
 
 #[test]
-fn modules_that_are_no_programs_are_refused_before_they_cost_anything() {
+fn modules_that_are_no_programs_are_refused_by_the_command_line_before_they_cost_anything() {
     let place = tempfile::tempdir().expect("a directory");
     let devnet = Devnet::start(&place.path().join("devnet"), 0);
-    let key = dev_keys::account(2);
     let before = devnet.dev_balance(2);
-    let publish = |module: Vec<u8>, words: &[&str]| {
-        let mut transaction = transfer(&devnet, &key);
-        transaction.max_fee = Amount::new(100_000_000);
-        transaction.action = Action::PublishProgram {
-            module: Blob::new(module),
-        };
-        let bytes = codec::encode(&signed(&devnet, &key, transaction));
-        assert_refused(&devnet, &bytes, -32019, "TX_REFUSED", words);
+    let path = place.path().join("module.wasm");
+    let order = |module: Vec<u8>, words: &[&str]| {
+        fs::write(&path, module).expect("a file");
+        let path = path.to_str().expect("a text");
+        devnet
+            .ask(&["task", "submit", "--program", path, "--from", "dev2"])
+            .refused(words);
     };
     let module = |text: &str| wat::parse_str(text).expect("a module");
-    publish(b"not a module".to_vec(), &["module is not valid"]);
-    publish(
+    order(b"not a module".to_vec(), &["not a WebAssembly module"]);
+    order(b"\0asm but not one".to_vec(), &["module is not valid"]);
+    order(
         module(
             r#"(module (import "env" "clock" (func (result i64))) (memory (export "memory") 1 2))"#,
         ),
         &["module imports `env.clock`: a program has no imports"],
     );
-    let whole = program("i32.const 1");
-    let without_step = {
-        let at = whole
-            .windows(4)
-            .position(|four| four == b"step")
-            .expect("its export");
-        let mut renamed = whole;
-        renamed[at..at + 4].copy_from_slice(b"stop");
-        renamed
-    };
-    publish(without_step, &["export `step` is missing"]);
-    publish(
+    order(without_step(), &["module.wasm", "export `step` is missing"]);
+    order(
         module(r#"(module (memory (export "memory") 1))"#),
         &["memory has no declared maximum"],
     );
-    publish(
+    order(
         module(r#"(module (memory (export "memory") 1 2) (func $f) (start $f))"#),
         &["is a start function"],
     );
-    publish(
-        vec![0; (1 << 20) + 1],
-        &["module: longer than the chain takes (a module 1 MiB"],
-    );
-
-    // The same by the command line: a module too big is refused before anything is sent.
-    let big = place.path().join("big.wasm");
-    fs::write(&big, vec![0; (1 << 20) + 1]).expect("a file");
-    let big = big.to_str().expect("a text");
-    devnet
-        .ask(&["task", "submit", "--program", big, "--from", "dev2"])
-        .refused(&["big.wasm", "1048576"]);
+    order(vec![0; (1 << 20) + 1], &["module.wasm", "1048576"]);
     devnet.advance(2);
     assert_eq!(devnet.dev_balance(2), before);
     devnet.stop();
+}
+
+#[test]
+fn a_module_that_is_no_program_is_paid_for_on_the_chain_and_then_known() {
+    let place = tempfile::tempdir().expect("a directory");
+    let devnet = Devnet::start(&place.path().join("devnet"), 0);
+    let key = dev_keys::account(2);
+    let before = devnet.dev_balance(2);
+    let publish = |module: Vec<u8>| {
+        let mut transaction = transfer(&devnet, &key);
+        transaction.max_fee = Amount::new(100_000_000);
+        transaction.action = Action::PublishProgram {
+            module: Blob::new(module),
+        };
+        signed(&devnet, &key, transaction)
+    };
+    let sent = devnet.client.send_transaction(&publish(without_step()));
+    let sent = sent.expect("nobody has judged it").transaction;
+    let receipt = until("it is included", || {
+        let receipt = devnet.client.receipt_if_included(&sent);
+        receipt.expect("an answer")
+    });
+    let failure = receipt.failure.expect("it failed");
+    assert_eq!(failure.code, "program_refused");
+    let paid = before.checked_sub(devnet.dev_balance(2));
+    assert_eq!(paid, Some(receipt.fee));
+    let again = codec::encode(&publish(without_step()));
+    let words = ["export `step` is missing"];
+    assert_refused(&devnet, &again, -32019, "TX_REFUSED", &words);
+    let long = codec::encode(&publish(vec![0; (1 << 20) + 1]));
+    let words = ["module: longer than the chain takes (a module 1 MiB"];
+    assert_refused(&devnet, &long, -32019, "TX_REFUSED", &words);
+    devnet.advance(2);
+    assert_eq!(before.checked_sub(devnet.dev_balance(2)), paid);
+    devnet.stop();
+}
+
+/// A program but for one export.
+fn without_step() -> Vec<u8> {
+    let mut module = program("i32.const 1");
+    let at = module
+        .windows(4)
+        .position(|four| four == b"step")
+        .expect("its export");
+    module[at..at + 4].copy_from_slice(b"stop");
+    module
 }
 
 #[test]

@@ -8,6 +8,7 @@ use proofmill_chain::types::task::{Mode, Requirements, TaskSpec};
 use proofmill_chain::types::units::{Amount, Gas};
 
 use crate::cli::amount;
+use crate::machine;
 use crate::manifest::{self, Manifest};
 
 const GAS_LIMIT_DEFAULT: u64 = 100_000_000;
@@ -99,6 +100,10 @@ impl Order {
                 manifest.program.display()
             );
         }
+        // The chain would take the fee all the same.
+        if let Err(error) = machine::check(program.as_bytes()) {
+            bail!("{} is not a program: {error}", manifest.program.display());
+        }
         let mut tags = args.tag.clone();
         tags.sort_unstable();
         tags.dedup();
@@ -177,18 +182,25 @@ mod tests {
     }
 
     #[test]
-    fn a_program_alone_is_an_order_and_must_be_a_module() {
+    fn a_program_alone_is_an_order_and_must_be_one() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("p.wasm");
         let args = OrderArgs {
             program: Some(path.clone()),
             ..OrderArgs::default()
         };
-        std::fs::write(&path, b"\0asm\x01\0\0\0").expect("written");
+        let folder = example().folder.expect("the example's");
+        std::fs::copy(folder.join("digits.wasm"), &path).expect("copied");
         let order = Order::read(&args).expect("an order");
         assert!(order.spec.input.is_empty() && order.spec.wait_max > 0);
-        std::fs::write(&path, b"#!/bin/sh").expect("written");
-        let refused = Order::read(&args).err().expect("no module").to_string();
-        assert!(refused.contains("not a WebAssembly module"), "{refused}");
+        for (bytes, word) in [
+            (b"#!/bin/sh".as_slice(), "not a WebAssembly module"),
+            // A module that exports nothing.
+            (b"\0asm\x01\0\0\0", "p.wasm is not a program: "),
+        ] {
+            std::fs::write(&path, bytes).expect("written");
+            let refused = Order::read(&args).err().expect("no program").to_string();
+            assert!(refused.contains(word), "{refused}");
+        }
     }
 }
