@@ -106,6 +106,15 @@ impl NodePort {
             .map_err(Error::internal)?
             .map_err(|ErrorOf(error)| error)
     }
+
+    /// Runs a call that may have a large answer. The front end polls it on a thread for such calls,
+    /// which has a low priority: on another one it would not.
+    fn ask_here<T>(
+        &self,
+        question: impl FnOnce(&Engine) -> Result<T, ErrorOf>,
+    ) -> Result<T, Error> {
+        question(&self.engine).map_err(|ErrorOf(error)| error)
+    }
 }
 
 impl NodePort {
@@ -233,7 +242,7 @@ impl Query for NodePort {
     }
 
     async fn block(&self, block: BlockRef, full: bool) -> Result<BlockView, Error> {
-        self.ask(move |engine| {
+        self.ask_here(|engine| {
             let height = block_height(engine, block)?;
             let view = engine.store().view()?;
             let found = view.block(height)?.ok_or_else(|| {
@@ -250,7 +259,6 @@ impl Query for NodePort {
                 &engine.genesis_hash(),
             ))
         })
-        .await
     }
 
     async fn receipt(&self, transaction: Hash) -> Result<ReceiptView, Error> {
@@ -315,6 +323,9 @@ impl Query for NodePort {
     }
 
     async fn task(&self, task: Hash, include: Include) -> Result<TaskView, Error> {
+        if include.input || include.program {
+            return self.ask_here(|engine| tasks::view(engine, &task, include));
+        }
         self.ask(move |engine| tasks::view(engine, &task, include))
             .await
     }
@@ -324,7 +335,7 @@ impl Query for NodePort {
     }
 
     async fn task_result(&self, task: Hash) -> Result<TaskResult, Error> {
-        self.ask(move |engine| tasks::result(engine, &task)).await
+        self.ask_here(|engine| tasks::result(engine, &task))
     }
 
     async fn workers(&self, limit: u32, before: Option<AccountId>) -> Result<WorkerPage, Error> {

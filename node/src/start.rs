@@ -46,6 +46,9 @@ const DISK_LOOK: Duration = Duration::from_secs(1);
 /// How long a node that is asked to stop waits for its database, which is being opened, to be closed
 /// again.
 const OPEN_STOP_WITHIN: Duration = Duration::from_millis(1_500);
+/// How much nicer than the rest the threads are that make large answers for clients of the JSON-RPC
+/// server: a tenth of the weight, so that they live on what consensus and small calls leave.
+const LARGE_ANSWERS_NICE: i32 = 10;
 
 /// What a ready file says.
 #[derive(Serialize)]
@@ -359,6 +362,10 @@ async fn bind_front_end(
         connections_per_address_max: count(config.rpc.connections_per_address_max),
         requests_max: count(config.rpc.requests_max),
         answers_bytes_max: count(config.rpc.answers_bytes_max),
+        large_thread: || {
+            // An error means that large answers compete with everything else.
+            let _ = rustix::process::nice(LARGE_ANSWERS_NICE);
+        },
         ..Options::default()
     };
     Ok(Server::bind(config.rpc.listen, ports, options).await?)

@@ -16,11 +16,11 @@ use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::{Frame, SizeHint};
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tokio::sync::OwnedSemaphorePermit;
 
-use crate::connections::{Await, Place};
+use crate::connections::{Await, Origin, Place};
 use crate::error::Error;
 use crate::limits::{ANSWER_BYTES_MAX, ANSWER_BYTES_SMALL, CHUNK_BYTES};
+use crate::shares::Held;
 
 /// A result that can be written as JSON.
 pub(crate) trait Writable: Send {
@@ -45,19 +45,24 @@ pub(crate) enum Unwritten {
 /// The right to be at work and to answer, held until the last byte of the answer is written.
 pub(crate) struct Slot {
     place: Arc<Place>,
-    _held: OwnedSemaphorePermit,
+    _held: Held,
     /// One of the slots for requests with large answers, when it is one.
-    bulk: OnceLock<OwnedSemaphorePermit>,
+    bulk: OnceLock<Held>,
 }
 
 impl Slot {
-    pub(crate) fn new(place: Arc<Place>, held: OwnedSemaphorePermit) -> Arc<Self> {
+    pub(crate) fn new(place: Arc<Place>, held: Held) -> Arc<Self> {
         place.begin_request();
         Arc::new(Self {
             place,
             _held: held,
             bulk: OnceLock::new(),
         })
+    }
+
+    /// Whom it is counted for.
+    pub(crate) fn origin(&self) -> Origin {
+        self.place.origin()
     }
 }
 
@@ -71,7 +76,7 @@ impl Drop for Slot {
 pub(crate) struct Answers {
     slot: Arc<Slot>,
     /// A share of the budget for large answers.
-    share: Option<OwnedSemaphorePermit>,
+    share: Option<Held>,
     full: Vec<Vec<u8>>,
     last: Vec<u8>,
     /// Whether a write was refused since the last mark.
@@ -108,7 +113,7 @@ impl Answers {
     }
 
     /// Lets it grow to [`ANSWER_BYTES_MAX`].
-    pub(crate) fn enlarge(&mut self, bulk: OwnedSemaphorePermit, share: OwnedSemaphorePermit) {
+    pub(crate) fn enlarge(&mut self, bulk: Held, share: Held) {
         // An error means that the slot is a bulk one already, and then this permit goes back.
         let _ = self.slot.bulk.set(bulk);
         self.share = Some(share);
@@ -223,7 +228,7 @@ impl io::Write for Answers {
 /// A piece of an answer, counted until it is dropped.
 struct Chunk {
     bytes: Vec<u8>,
-    _share: Option<OwnedSemaphorePermit>,
+    _share: Option<Held>,
     _slot: Arc<Slot>,
 }
 

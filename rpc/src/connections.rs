@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use crate::limits::CLIENT_AWAITED_MIN;
 
 /// Whom a connection is counted for: an IPv4 address or the /64 of an IPv6 address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Origin(IpAddr);
 
 impl Origin {
@@ -53,6 +53,8 @@ struct Table {
     next: u64,
     open: HashMap<u64, Arc<Place>>,
     of_origin: HashMap<Origin, usize>,
+    /// No reader can be cut off before this, so that none is looked for at every refusal.
+    reader_due: Duration,
 }
 
 impl Connections {
@@ -93,11 +95,11 @@ impl Connections {
         let mut table = self.lock();
         let of_origin = table.of_origin.get(&origin).copied().unwrap_or(0);
         let same = |place: &Place| place.origin == origin;
-        if of_origin >= self.per_address_max && !table.make_room(same, now) {
+        if of_origin >= self.per_address_max && table.make_room(same, now).is_err() {
             let most = self.per_address_max;
             return Err(Full::Address { most });
         }
-        if table.open.len() >= self.all_max && !table.make_room(|_| true, now) {
+        if table.open.len() >= self.all_max && table.make_room(|_| true, now).is_err() {
             return Err(Full::All { most: self.all_max });
         }
         let id = table.next;
@@ -120,7 +122,15 @@ impl Connections {
     }
 
     fn cut_slowest_reader_at(&self, now: Duration) -> bool {
-        self.lock().make_room(Place::is_reading, now)
+        let mut table = self.lock();
+        if now < table.reader_due {
+            return false;
+        }
+        let made = table.make_room(Place::is_reading, now);
+        if let Err(due) = made {
+            table.reader_due = due;
+        }
+        made.is_ok()
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -129,8 +139,9 @@ impl Connections {
 }
 
 impl Table {
-    /// Cuts off the connection among `those` that has waited longest for its client.
-    fn make_room(&mut self, those: impl Fn(&Place) -> bool, now: Duration) -> bool {
+    /// Cuts off the connection among `those` that has waited longest for its client; when none has
+    /// waited long enough, says how soon one can have.
+    fn make_room(&mut self, those: impl Fn(&Place) -> bool, now: Duration) -> Result<(), Duration> {
         let candidates = self.open.iter().filter(|(_, place)| those(place));
         let waited = candidates.filter_map(|(id, place)| Some((place.waiting_since()?, *id)));
         match waited.min() {
@@ -138,9 +149,10 @@ impl Table {
                 if let Some(place) = self.remove(id) {
                     place.cut.notify_one();
                 }
-                true
+                Ok(())
             }
-            _ => false,
+            Some((since, _)) => Err(since + CLIENT_AWAITED_MIN),
+            None => Err(now + CLIENT_AWAITED_MIN),
         }
     }
 
@@ -198,6 +210,19 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// Whom it is counted for.
+    pub(crate) const fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// A request is complete and waits for a slot. Its client may lose its place all the same, but is
+    /// awaited anew.
+    pub(crate) fn received(&self) {
+        if self.awaits() == Await::Request {
+            self.await_client(Await::Request);
+        }
+    }
+
     /// A request is at work: from now on the node is awaited.
     pub(crate) fn begin_request(&self) {
         self.requests.fetch_add(1, Ordering::Relaxed);

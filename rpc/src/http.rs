@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use crate::aside::Aside;
 use crate::budget::Budget;
 use crate::connection::{self, Timeouts};
 use crate::connections::{Connections, Full};
@@ -25,6 +26,7 @@ use crate::host;
 use crate::limits::{
     ANSWERS_BYTES_MAX, CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX, HEAD_TIMEOUT, REFUSALS_MAX,
     REQUEST_TIMEOUT, REQUESTS_MAX, SHUTDOWN_GRACE, SOCKET_BUFFER_BYTES, WRITE_TIMEOUT,
+    bulk_calls_max,
 };
 use crate::port::Ports;
 use crate::routes;
@@ -59,6 +61,9 @@ pub struct Options {
     pub request_timeout: Duration,
     /// Time in which a client must take a part of its answer.
     pub write_timeout: Duration,
+    /// Called first by each thread that makes large answers, to lower its priority. Nothing by
+    /// default: this crate does not know how.
+    pub large_thread: fn(),
 }
 
 impl Default for Options {
@@ -73,6 +78,7 @@ impl Default for Options {
             head_timeout: HEAD_TIMEOUT,
             request_timeout: REQUEST_TIMEOUT,
             write_timeout: WRITE_TIMEOUT,
+            large_thread: || (),
         }
     }
 }
@@ -91,6 +97,12 @@ pub enum StartError {
     Listen {
         /// The address asked for.
         address: SocketAddr,
+        /// What the system says.
+        reason: io::Error,
+    },
+    /// The system gives no thread.
+    #[error("cannot start a thread for large answers: {reason}")]
+    Thread {
         /// What the system says.
         reason: io::Error,
     },
@@ -175,10 +187,13 @@ impl Server {
         }
         let (all, per_address) = (options.connections_max, options.connections_per_address_max);
         let connections = Connections::new(all, per_address);
+        let aside = Aside::new(bulk_calls_max(), options.large_thread)
+            .map_err(|reason| StartError::Thread { reason })?;
         let budget = Arc::new(Budget::new(
             Arc::clone(&connections),
             options.requests_max,
             options.answers_bytes_max,
+            aside,
         ));
         let router = routes::router(ports, Arc::clone(&budget), &options)?;
         let failed = |reason: io::Error| match reason.kind() {

@@ -13,6 +13,10 @@ use std::time::Duration;
 pub const CONNECTIONS_MAX: usize = 1_024;
 /// Connections open at a time from one address (IPv6: one /64), by default.
 pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 128;
+/// One in so many slots, places for large answers, lookups and bytes of bodies and large answers is out of
+/// reach of any single origin (an address, or an IPv6 /64), so that one address cannot use up
+/// anything. A quarter: a lone client can use most of the node, and others find a quarter of it unused.
+pub const ORIGIN_LEAVES_ONE_IN: usize = 4;
 /// A connection whose client has been awaited for this long may be closed in favour of a new one.
 pub const CLIENT_AWAITED_MIN: Duration = Duration::from_secs(1);
 /// Refusals of connections being written at a time; beyond that connections close without a word.
@@ -38,6 +42,9 @@ pub const ID_BYTES_MAX: usize = 1_024;
 
 /// Requests at work or being answered at a time, by default.
 pub const REQUESTS_MAX: usize = 64;
+/// A request waits so long for a slot, in its origin's turn: bursts pass in less. It is not more than
+/// [`CLIENT_AWAITED_MIN`], so that its connection is not closed meanwhile for the node's slowness.
+pub const SLOT_WAIT_MAX: Duration = CLIENT_AWAITED_MIN;
 /// Time from a request's last byte to its answer, by default.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// Calls at work at a time that read a whole block and answer with a part of it.

@@ -18,6 +18,9 @@ use crate::error::Error;
 
 /// Reading. Each function answers the method of the same subject.
 ///
+/// What may have a large answer, that is `block`, `task` with an input or a program and `task_result`, is
+/// polled on a thread on which it may block. The others may not.
+///
 /// # Errors
 /// With codes of the catalogue: [`NotFound`](crate::error::Code::NotFound) for what does not
 /// exist, [`Pruned`](crate::error::Code::Pruned) for what this node dropped,

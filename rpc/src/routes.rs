@@ -12,13 +12,13 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::api::NodeHealth;
 use crate::budget::{Budget, overloaded};
-use crate::connections::Place;
+use crate::connections::{Origin, Place};
 use crate::error::{Code, Error};
 use crate::host::Hosts;
 use crate::http::{Options, StartError};
@@ -27,6 +27,7 @@ use crate::limits::{
 };
 use crate::port::Ports;
 use crate::request;
+use crate::shares::{Held, Shares};
 use crate::work::{self, Work};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -137,11 +138,12 @@ async fn rpc(
         );
         return refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, &error);
     }
-    let body = match receive(&front, request).await {
+    let body = match receive(&front, place.origin(), request).await {
         Ok(body) => body,
         Err(response) => return response,
     };
-    let slot = match front.budget.slot(&place).await {
+    let deadline = Instant::now() + front.request_timeout;
+    let slot = match front.budget.slot(&place, deadline).await {
         Ok(slot) => slot,
         Err(error) => return busy(&error),
     };
@@ -149,7 +151,7 @@ async fn rpc(
         ports: front.ports,
         budget: front.budget,
         limit: front.request_timeout,
-        deadline: Instant::now() + front.request_timeout,
+        deadline,
     };
     // Not this connection's task: what is at work counts until it ends, client or not.
     let (done, answered) = oneshot::channel();
@@ -173,7 +175,7 @@ async fn rpc(
 /// A body that was received, counted as long as it is needed.
 struct Received {
     bytes: Vec<u8>,
-    counted: Option<OwnedSemaphorePermit>,
+    counted: Option<Held>,
 }
 
 enum Unread {
@@ -182,7 +184,7 @@ enum Unread {
     NoRoom,
 }
 
-async fn receive(front: &Front, request: Request) -> Result<Received, Response> {
+async fn receive(front: &Front, origin: Origin, request: Request) -> Result<Received, Response> {
     // A client that asks first is told before it sends.
     let drained_max = match request.headers().contains_key(EXPECT) {
         true => 0,
@@ -191,7 +193,7 @@ async fn receive(front: &Front, request: Request) -> Result<Received, Response> 
     let body = request.into_body();
     let announced_too_long = body.size_hint().lower() > HTTP_BODY_MAX as u64;
     let limit = BODY_TIMEOUT.min(front.request_timeout);
-    let collected = collect(body, drained_max, &front.budget.bodies);
+    let collected = collect(body, drained_max, &front.budget.bodies, origin);
     match timeout_at(Instant::now() + limit, collected).await {
         Ok(Ok(body)) => Ok(body),
         Ok(Err(Unread::TooLong)) => Err(too_long()),
@@ -221,7 +223,8 @@ async fn receive(front: &Front, request: Request) -> Result<Received, Response> 
 async fn collect(
     mut body: Body,
     drained_max: usize,
-    budget: &Arc<Semaphore>,
+    budget: &Arc<Shares>,
+    origin: Origin,
 ) -> Result<Received, Unread> {
     let announced = body.size_hint().lower();
     let mut received = Ok(Received {
@@ -240,41 +243,46 @@ async fn collect(
             Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
         };
         seen += data.len();
-        received = received.and_then(|received| received.extended(&data, budget));
+        received = received.and_then(|received| received.extended(&data, budget, origin));
     }
     received
 }
 
 impl Received {
-    fn extended(mut self, data: &[u8], budget: &Arc<Semaphore>) -> Result<Self, Unread> {
+    fn extended(
+        mut self,
+        data: &[u8],
+        budget: &Arc<Shares>,
+        origin: Origin,
+    ) -> Result<Self, Unread> {
         if self.bytes.len() + data.len() > HTTP_BODY_MAX {
             return Err(Unread::TooLong);
         }
-        self.make_room(data.len(), budget)?;
+        self.make_room(data.len(), budget, origin)?;
         self.bytes.extend_from_slice(data);
         Ok(self)
     }
 
     /// Makes room for `more` bytes; all room beyond [`BODY_BYTES_SMALL`] is counted.
-    fn make_room(&mut self, more: usize, budget: &Arc<Semaphore>) -> Result<(), Unread> {
+    fn make_room(
+        &mut self,
+        more: usize,
+        budget: &Arc<Shares>,
+        origin: Origin,
+    ) -> Result<(), Unread> {
         let (length, room) = (self.bytes.len(), self.bytes.capacity());
         if length + more <= room {
             return Ok(());
         }
         let room = (2 * room).clamp(length + more, HTTP_BODY_MAX);
-        let counted = self
-            .counted
-            .as_ref()
-            .map_or(0, OwnedSemaphorePermit::num_permits);
+        let counted = self.counted.as_ref().map_or(0, Held::units);
         let uncounted = room.saturating_sub(BODY_BYTES_SMALL + counted);
         if uncounted > 0 {
-            let bytes = u32::try_from(uncounted).expect("at most the largest body");
-            let permit = Arc::clone(budget)
-                .try_acquire_many_owned(bytes)
-                .map_err(|_| Unread::NoRoom)?;
+            let more = budget.try_take(origin, uncounted);
+            let more = more.ok_or(Unread::NoRoom)?;
             match &mut self.counted {
-                Some(held) => held.merge(permit),
-                None => self.counted = Some(permit),
+                Some(held) => held.merge(more),
+                None => self.counted = Some(more),
             }
         }
         self.bytes.reserve_exact(room - length);

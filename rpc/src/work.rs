@@ -4,6 +4,7 @@
 //! long: a client that hangs up gains nothing. No call begins after the deadline, or after an
 //! answer for which there was no room.
 
+use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -128,12 +129,12 @@ impl Batch {
                 .enlarge(&mut self.answers, deadline)
                 .await?;
         }
-        let held = self.work.budget.call(begun.weight, deadline).await?;
-        // A task of its own: a panic costs one answer, and whatever becomes of the client, the call
-        // counts until it has ended.
-        let slot = Arc::clone(self.answers.slot());
-        let task = tokio::spawn(async move { (begun.answering.await, held, slot) });
-        let (result, held, _) = match timeout_at(deadline, task).await {
+        let held = (self.work.budget)
+            .call(self.answers.slot().origin(), begun.weight, deadline)
+            .await?;
+        let (weight, slot) = (begun.weight, Arc::clone(self.answers.slot()));
+        let answering = async move { (begun.answering.await, held, slot) };
+        let (result, held, _) = match timeout_at(deadline, self.apart(weight, answering)).await {
             Ok(Ok(ended)) => ended,
             Ok(Err(error)) => return Err(Error::internal(format!("{}: {error}", method.name))),
             Err(_) => {
@@ -144,7 +145,7 @@ impl Batch {
         };
         let result = result?;
         let id = call.id.unwrap_or(RawValue::NULL);
-        let written = if begun.weight == Weight::Bulk {
+        let written = if weight == Weight::Bulk {
             self.write_aside(id, result).await?
         } else {
             match self.answers.result(id, &*result) {
@@ -169,6 +170,22 @@ impl Batch {
         })
     }
 
+    /// Runs a call apart from this task: a panic costs one answer, and whatever becomes of the client,
+    /// the call counts until it has ended.
+    async fn apart<T: Send + 'static>(
+        &self,
+        weight: Weight,
+        answering: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, Error> {
+        match weight {
+            Weight::Bulk => self.work.budget.aside.run_future(answering).await,
+            Weight::Light | Weight::Lookup => {
+                let ended = tokio::spawn(answering).await;
+                ended.map_err(Error::internal)
+            }
+        }
+    }
+
     /// Writes a large result on a thread that may be busy for a while.
     async fn write_aside(
         &mut self,
@@ -178,7 +195,7 @@ impl Batch {
         let fresh = Answers::new(Arc::clone(self.answers.slot()));
         let mut answers = std::mem::replace(&mut self.answers, fresh);
         let id = id.to_owned();
-        let writing = tokio::task::spawn_blocking(move || {
+        let writing = self.work.budget.aside.run(move || {
             let before = answers.len();
             let write = || answers.result(&id, &*result);
             let written = catch_unwind(AssertUnwindSafe(write)).unwrap_or_else(|_| {
@@ -187,7 +204,7 @@ impl Batch {
             });
             (answers, written)
         });
-        let (answers, written) = writing.await.map_err(Error::internal)?;
+        let (answers, written) = writing.await?;
         self.answers = answers;
         Ok(written)
     }

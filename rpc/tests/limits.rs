@@ -5,9 +5,7 @@ mod common;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use common::{
-    Ledger, Reply, Running, key, post, post_with, reply_of, start, start_over, start_with,
-};
+use common::{Ledger, Reply, Running, key, post, reply_of, start, start_over, start_with};
 use proofmill_rpc::http::Options;
 use proofmill_rpc::limits::{
     ANSWER_BYTES_MAX, BODIES_BYTES_MAX, HEAD_BYTES_MAX, HTTP_BODY_MAX, ID_BYTES_MAX,
@@ -15,6 +13,7 @@ use proofmill_rpc::limits::{
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 const HEALTH: &str = r#"{"jsonrpc":"2.0","id":1,"method":"node_health"}"#;
@@ -361,28 +360,93 @@ async fn hanging_up_does_not_free_a_slot() {
     assert_eq!(post(server.address, HEALTH).await.status, 200);
 }
 
+/// Sends a call from an address of this machine and gives the reply.
+async fn post_from(from: u8, address: SocketAddr, body: &[u8]) -> Reply {
+    let mut stream = connect_from(from, address).await;
+    let head = format!(
+        "POST /rpc HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{JSON}content-length: {}\r\n\r\n",
+        body.len()
+    );
+    // A server that refuses may close before it has read everything.
+    stream.write_all(head.as_bytes()).await.ok();
+    stream.write_all(body).await.ok();
+    reply_of(&rest(stream).await).expect("an answer")
+}
+
 #[tokio::test]
-async fn bodies_have_a_budget() {
-    let server = start().await;
+async fn one_address_cannot_hold_every_slot() {
+    let options = Options {
+        requests_max: 4,
+        ..Options::default()
+    };
+    let server = start_with(options).await;
+    let address = server.address;
+    let mut calls = JoinSet::new();
+    for _ in 0..8 {
+        calls.spawn(async move { post_from(2, address, waiting().as_bytes()).await });
+    }
+    // The first reply is a refusal: the address holds all that it can.
+    let refused = calls.join_next().await.expect("a call").expect("no panic");
+    assert_eq!((refused.status, refused.code()), (503, -32031));
+    assert_eq!(server.usage.requests(), 3);
+    for from in [1, 3] {
+        let reply = post_from(from, address, HEALTH.as_bytes()).await;
+        assert_eq!(reply.status, 200, "{reply:?}");
+    }
+    // However many of its calls wait, a slot that is given back is for one that holds less.
+    calls.spawn(async move { post_from(3, address, waiting().as_bytes()).await });
+    until("another address has the last slot", || {
+        server.usage.requests() == 4
+    })
+    .await;
+}
+
+/// A body of the largest size, all but its last byte.
+async fn send_most_of_a_body(from: u8, address: SocketAddr) -> TcpStream {
+    let mut stream = connect_from(from, address).await;
     let head = format!(
         "POST /rpc HTTP/1.1\r\nhost: localhost\r\n{JSON}content-length: {HTTP_BODY_MAX}\r\n\r\n"
     );
+    stream.write_all(head.as_bytes()).await.expect("sent");
     let part = vec![b' '; HTTP_BODY_MAX - 1];
+    stream.write_all(&part).await.expect("sent");
+    stream
+}
+
+#[tokio::test]
+async fn bodies_have_a_budget_that_no_address_can_use_up() {
+    let server = start().await;
+    let address = server.address;
+    let (bodies, of_one) = (BODIES_BYTES_MAX / HTTP_BODY_MAX, 6);
+    let room = |bodies: usize| bodies * (HTTP_BODY_MAX - (64 << 10));
     let mut senders = Vec::new();
-    for _ in 0..BODIES_BYTES_MAX / HTTP_BODY_MAX {
-        let mut stream = connect_from(2, server.address).await;
-        stream.write_all(head.as_bytes()).await.expect("sent");
-        stream.write_all(&part).await.expect("sent");
-        senders.push(stream);
+    for _ in 0..of_one {
+        senders.push(send_most_of_a_body(2, address).await);
     }
-    let room = BODIES_BYTES_MAX - (64 << 10) * senders.len();
-    until("the budget is used up", || server.usage.body_bytes() > room).await;
+    until("its share is used up", || {
+        server.usage.body_bytes() > room(of_one)
+    })
+    .await;
     let mut body = HEALTH.as_bytes().to_vec();
     body.resize(HTTP_BODY_MAX, b' ');
-    let refused = post_with(server.address, JSON, &body).await;
+    let refused = post_from(2, address, &body).await;
     assert_eq!((refused.status, refused.code()), (503, -32031));
-    assert_eq!(post(server.address, HEALTH).await.status, 200);
+    assert_eq!(post_from(1, address, &body).await.status, 200);
+    for _ in of_one..bodies {
+        senders.push(send_most_of_a_body(3, address).await);
+    }
+    until("the budget is used up", || {
+        server.usage.body_bytes() > room(bodies)
+    })
+    .await;
+    let refused = post_from(1, address, &body).await;
+    assert_eq!((refused.status, refused.code()), (503, -32031));
+    // Small bodies need none of it.
+    for from in [1, 2] {
+        let reply = post_from(from, address, HEALTH.as_bytes()).await;
+        assert_eq!(reply.status, 200);
+    }
     drop(senders);
     until("the budget is free", || server.usage.body_bytes() == 0).await;
-    assert_eq!(post_with(server.address, JSON, &body).await.status, 200);
+    assert_eq!(post_from(2, address, &body).await.status, 200);
 }

@@ -190,13 +190,9 @@ impl Query for Ledger {
         if !found {
             return Err(Error::new(Code::NotFound, format!("no block {block}")));
         }
-        // As in a node, off the asynchronous threads.
-        let (block, genesis) = (Arc::clone(&self.block), self.genesis);
-        let view = tokio::task::spawn_blocking(move || {
-            let certificate = certificate(&block);
-            BlockView::of(Block::clone(&block), Some(certificate), full, &genesis)
-        });
-        view.await.map_err(Error::internal)
+        let certificate = Some(certificate(&self.block));
+        let block = Block::clone(&self.block);
+        Ok(BlockView::of(block, certificate, full, &self.genesis))
     }
 
     async fn receipt(&self, transaction: Hash) -> Result<ReceiptView, Error> {
