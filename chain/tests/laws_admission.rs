@@ -89,9 +89,8 @@ fn check_readiness(
         if never.contains(&index) {
             prop_assert_eq!(readiness, Readiness::Never, "{:?}", attestation);
         }
-        // A seat of a later draw may become vacant yet.
-        if readiness == Readiness::Never && (attestation.draw < task.draws || task.phase.is_over())
-        {
+        // A peer is blamed for it, so it must be certain, however far behind this state is.
+        if readiness == Readiness::Never {
             never.insert(index);
         }
     }

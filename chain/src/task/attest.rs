@@ -49,7 +49,10 @@ pub enum Readiness {
     Now,
     /// A later block may: the seat waits for others to commit, or may be drawn first.
     Later,
-    /// No block will, unless a seat becomes vacant that is not vacant now.
+    /// This state cannot say: the seat may be of a draw that is not due in it. A node that is behind sees
+    /// what is fresh like that, so it is no fault.
+    Unseen,
+    /// No block after this state will.
     Never,
 }
 
@@ -59,23 +62,32 @@ pub enum Readiness {
 /// worker may be drawn is for [`may_be_drawn`](crate::assign::may_be_drawn) to say.
 #[must_use]
 pub fn readiness(task: &Task, attestation: &Attestation) -> Readiness {
-    match check(task, attestation) {
-        Ok(_) => Readiness::Now,
-        Err(_) if may_become_good(task, attestation) => Readiness::Later,
-        Err(_) => Readiness::Never,
+    if check(task, attestation).is_ok() {
+        return Readiness::Now;
+    }
+    if !matches!(task.phase, Phase::Open | Phase::Committing { .. }) {
+        return Readiness::Never;
+    }
+    match seat(task, attestation).and_then(|place| task.seats.get(place)) {
+        Some(seat) if awaits_others(task, seat, &attestation.statement) => Readiness::Later,
+        Some(_) => Readiness::Never,
+        // Draws go up: the seats of an earlier one are known, and lost seats stay lost.
+        None if attestation.draw < task.draws => Readiness::Never,
+        None if is_of_next_draw(task, attestation) => Readiness::Later,
+        None => Readiness::Unseen,
     }
 }
 
-fn may_become_good(task: &Task, attestation: &Attestation) -> bool {
-    if !matches!(task.phase, Phase::Open | Phase::Committing { .. }) {
-        return false;
-    }
-    let Some(seat) = seat(task, attestation).and_then(|place| task.seats.get(place)) else {
-        return matches!(attestation.statement, Statement::Commit { .. })
-            && attestation.draw == task.draws
-            && vacant_seats(task) > 0;
-    };
-    match &attestation.statement {
+/// Whether the next draw of a task may make the seat of a commitment.
+fn is_of_next_draw(task: &Task, attestation: &Attestation) -> bool {
+    matches!(attestation.statement, Statement::Commit { .. })
+        && attestation.draw == task.draws
+        && vacant_seats(task) > 0
+}
+
+/// Whether a statement on a seat that cannot be made now can be made once all have committed.
+fn awaits_others(task: &Task, seat: &Seat, statement: &Statement) -> bool {
+    match statement {
         Statement::Commit { .. } => false,
         Statement::Reveal { claim, salt } => {
             check_claim(task, claim).is_ok()

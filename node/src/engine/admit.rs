@@ -314,7 +314,7 @@ impl Engine {
     }
 
     /// Whether a block after `head`, whose state the overlay reads, may carry an attestation. A seat of a
-    /// task that this state does not have cannot be in the next block.
+    /// task that this state does not have cannot be in the next block, nor one of a worker that it bars.
     pub(super) fn readiness(
         &self,
         overlay: &mut Overlay<'_>,
@@ -322,7 +322,7 @@ impl Engine {
         attestation: &Attestation,
     ) -> Result<Readiness, StateError> {
         let Some(task) = overlay.task(attestation.task)?.cloned() else {
-            return Ok(Readiness::Never);
+            return Ok(Readiness::Unseen);
         };
         let seated = task
             .seats
@@ -332,7 +332,7 @@ impl Engine {
         if readiness == Readiness::Later && !seated {
             let worker = attestation.worker;
             if !may_be_drawn(overlay, &task, worker, self.params_after(head), head.next())? {
-                return Ok(Readiness::Never);
+                return Ok(Readiness::Unseen);
             }
         }
         Ok(readiness)

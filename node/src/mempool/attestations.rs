@@ -48,8 +48,14 @@ pub enum AttestationError {
         waiting: Hash,
     },
     /// No block can carry it.
-    #[error("the worker holds no seat that the attestation fits and may not be drawn for one next")]
+    #[error("the worker holds no seat that the attestation fits, and will not be drawn for it")]
     NoSeat,
+    /// The next block cannot carry it; a later one may, as far as this state tells.
+    #[error(
+        "the next block cannot carry the attestation: its task is unknown, or its draw is not due, or its \
+         worker may not be drawn"
+    )]
+    Unseen,
     /// The worker has as many early attestations as it may.
     #[error("{most} attestations of this worker are early, the most there may be")]
     WorkerFull {
@@ -156,8 +162,10 @@ impl AttestationPool {
         if self.by_id.contains_key(&id) {
             return Err(AttestationError::Known { id });
         }
-        if readiness == Readiness::Never {
-            return Err(AttestationError::NoSeat);
+        match readiness {
+            Readiness::Never => return Err(AttestationError::NoSeat),
+            Readiness::Unseen => return Err(AttestationError::Unseen),
+            Readiness::Now | Readiness::Later => {}
         }
         if let Some(waiting) = self.by_seat.get(&seat(attestation)) {
             return Err(AttestationError::SeatTaken { waiting: *waiting });
@@ -280,7 +288,7 @@ impl AttestationPool {
                     waiting.ready = false;
                     head.since(waiting.since) < ATTESTATIONS_EARLY_BLOCKS
                 }
-                Readiness::Never => false,
+                Readiness::Unseen | Readiness::Never => false,
             };
             if !stays {
                 by_id.remove(&waiting.id);

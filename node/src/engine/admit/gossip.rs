@@ -141,11 +141,11 @@ fn acceptance(taken: &Result<Taken, AdmitError>) -> Acceptance {
         AdmitError::Pool(
             InsertError::InsufficientBalance { .. } | InsertError::FeeTooLow { .. },
         )
-        | AdmitError::AttestationPool(
-            AttestationError::NoSeat | AttestationError::WorkerFull { .. },
-        )
+        | AdmitError::AttestationPool(AttestationError::NoSeat)
         | AdmitError::WouldFail(_) => Acceptance::Useless,
-        // Depends on the order of arrival or the load of this node, or is for clients alone.
+        // Depends on the order of arrival, the load of this node, or how far behind it is (an attestation
+        // for a task, a draw or a worker that this state does not have yet may be as good as any), or is for
+        // clients alone.
         AdmitError::Pool(_)
         | AdmitError::AttestationPool(_)
         | AdmitError::Program(_)

@@ -335,7 +335,7 @@ fn attestations_are_taken_for_seats_that_are_there_or_may_be_drawn_next() {
     let pending = || engine.pools().attestations.len();
     assert_eq!(
         commit(&engine, &workers[0], task, 0),
-        Acceptance::Useless,
+        Acceptance::Ignore,
         "it is pending"
     );
     // The draw is due `assign_delay` blocks after the task's own and one more.
@@ -343,21 +343,21 @@ fn attestations_are_taken_for_seats_that_are_there_or_may_be_drawn_next() {
     for _ in 0..engine.params().assign_delay {
         assert_eq!(
             commit(&engine, &workers[0], task, 0),
-            Acceptance::Useless,
+            Acceptance::Ignore,
             "no draw is due"
         );
         advance(&engine);
     }
     assert_eq!(
         commit(&engine, &workers[0], task, 1),
-        Acceptance::Useless,
-        "no such draw"
+        Acceptance::Ignore,
+        "no such draw yet"
     );
     let stranger = account(5);
     assert_eq!(
         commit(&engine, &stranger, task, 0),
-        Acceptance::Useless,
-        "no worker"
+        Acceptance::Ignore,
+        "no worker yet"
     );
     for worker in &workers {
         assert_eq!(

@@ -1,7 +1,7 @@
 //! The rules of the pool of attestations.
 
 use proofmill_chain::codec;
-use proofmill_chain::task::Readiness::{Later, Never, Now};
+use proofmill_chain::task::Readiness::{Later, Never, Now, Unseen};
 use proofmill_chain::types::hash::{Blob, Hash, Signature};
 use proofmill_chain::types::task::{
     Attestation, AttestationMessage, ResultClaim, ResultStatus, SignedAttestation, Statement,
@@ -143,6 +143,10 @@ fn a_worker_has_few_early_attestations_and_they_do_not_stay() {
     assert_eq!(
         pool.insert(attestation(1, 0, false, 0), Never, HEAD),
         Err(AttestationError::NoSeat)
+    );
+    assert_eq!(
+        pool.insert(attestation(1, 0, false, 0), Unseen, HEAD),
+        Err(AttestationError::Unseen)
     );
     let most = ATTESTATIONS_EARLY_PER_WORKER;
     for draw in 0..u8::try_from(most).expect("few") {
