@@ -12,6 +12,7 @@ mod attest;
 pub use self::attest::{Readiness, Void, attest, readiness};
 use crate::types::hash::{AccountId, Hash};
 use crate::types::params::{Params, SHARE_WHOLE};
+use crate::types::receipt::Failure;
 use crate::types::record::{Look, Program};
 use crate::types::task::{ExpiryReason, Mode, Moment, Phase, Seat, Settlement, Task, TaskSpec};
 use crate::types::units::{Amount, Gas, Height};
@@ -121,6 +122,38 @@ pub fn vacant_seats(task: &Task) -> usize {
         }
         _ => 0,
     }
+}
+
+/// Whether an order is within the chain's parameters, whatever its program and the state are.
+///
+/// # Errors
+/// With what is too much: the requester's fault.
+pub fn check_order(spec: &TaskSpec, params: &Params) -> Result<(), Failure> {
+    if spec.gas_limit > params.task_gas_max {
+        return Err(Failure::GasLimitTooLarge {
+            given: spec.gas_limit,
+            most: params.task_gas_max,
+        });
+    }
+    if spec.memory_pages > params.task_memory_pages_max {
+        return Err(Failure::MemoryTooLarge {
+            given: spec.memory_pages,
+            most: params.task_memory_pages_max,
+        });
+    }
+    if spec.mode.seats() > params.replicas_max {
+        return Err(Failure::Replicas {
+            given: spec.mode.seats(),
+            most: params.replicas_max,
+        });
+    }
+    if spec.wait_max > params.wait_max {
+        return Err(Failure::WaitTooLong {
+            given: spec.wait_max,
+            most: params.wait_max,
+        });
+    }
+    Ok(())
 }
 
 /// When a seat drawn at `drawn` must have committed; both parts must have passed.

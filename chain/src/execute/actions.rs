@@ -222,34 +222,11 @@ impl Executor<'_> {
                 most: params.tasks_live_max,
             });
         }
-        if spec.gas_limit > params.task_gas_max {
-            return Err(Failure::GasLimitTooLarge {
-                given: spec.gas_limit,
-                most: params.task_gas_max,
-            });
-        }
-        if spec.memory_pages > params.task_memory_pages_max {
-            return Err(Failure::MemoryTooLarge {
-                given: spec.memory_pages,
-                most: params.task_memory_pages_max,
-            });
-        }
+        task::check_order(spec, params)?;
         if spec.memory_pages < program.memory_pages_min {
             return Err(Failure::MemoryTooSmall {
                 needed: program.memory_pages_min,
                 given: spec.memory_pages,
-            });
-        }
-        if spec.mode.seats() > params.replicas_max {
-            return Err(Failure::Replicas {
-                given: spec.mode.seats(),
-                most: params.replicas_max,
-            });
-        }
-        if spec.wait_max > params.wait_max {
-            return Err(Failure::WaitTooLong {
-                given: spec.wait_max,
-                most: params.wait_max,
             });
         }
         Ok(())
