@@ -28,13 +28,15 @@ use proofmill_chain::types::task::{
     Attestation, AttestationMessage, Phase, SignedAttestation, Statement,
 };
 use proofmill_chain::types::units::Height;
-use proofmill_rpc::api::{AttestationSent, Hex, NodeInfo, TaskPage, TaskView, TransactionView};
+use proofmill_chain::upgrades::Schedule;
+use proofmill_rpc::api::{AttestationSent, Hex, TaskPage, TaskView, TransactionView};
 use proofmill_rpc::client::ClientError;
 use serde_json::json;
 
 use self::child::{Cancel, Cancelled, Job, Sandbox};
 use self::journal::{Entry, Journal};
 pub use self::nodes::Nodes;
+use self::nodes::{Belief, Said};
 use self::pace::Pace;
 use crate::machine;
 
@@ -58,6 +60,16 @@ pub struct WorkerConfig {
     pub journal: PathBuf,
     /// How programs are run.
     pub sandbox: Sandbox,
+    /// The chain, when its genesis file is here; nodes are asked for its parameters otherwise.
+    pub chain: Option<KnownChain>,
+}
+
+/// A chain that this worker knows without asking anybody.
+pub struct KnownChain {
+    /// Its identity.
+    pub genesis: Hash,
+    /// Its parameters, by height.
+    pub schedule: Schedule,
 }
 
 /// A seat that this worker holds: the task and the draw.
@@ -91,7 +103,7 @@ pub struct Worker {
     events: Receiver<Event>,
     sender: Sender<Event>,
     genesis: Hash,
-    params: Params,
+    chain: Option<KnownChain>,
     computing: BTreeMap<SeatId, Cancel>,
     /// Seats in the journal whose task is over, with the height at which the entry may go.
     over: BTreeMap<SeatId, Height>,
@@ -104,16 +116,14 @@ impl Worker {
     /// Tests this host, opens the journal and meets the chain; waits for a node to answer.
     ///
     /// # Errors
-    /// When this host cannot compute, the journal cannot be opened, belongs to another chain, or a node
-    /// refuses.
+    /// When this host cannot compute, the journal cannot be opened, belongs to another chain, or no node is
+    /// of the chain.
     pub fn start(config: WorkerConfig, stopped: &dyn Fn() -> bool) -> Result<(Self, Stopper)> {
         let mut nodes = Nodes::new(&config.nodes)?;
         // Before anything is served: a host that cannot compute would miss every seat.
         self_test::run(&config.sandbox)?;
-        let info: NodeInfo = nodes.wait_for("node_info", stopped)?;
-        let params: Params = nodes.wait_for("chain_getParams", stopped)?;
+        let info = nodes.meet(config.chain.as_ref().map(|chain| chain.genesis), stopped)?;
         let journal = Journal::open(&config.journal, &info.genesis_hash)?;
-        nodes.keep_to(info.genesis_hash);
         let (sender, events) = channel();
         let id = config.key.public();
         tracing::info!(worker = %id, chain = %info.chain_id, entries = journal.len(), "worker started");
@@ -128,7 +138,7 @@ impl Worker {
                 events,
                 sender,
                 genesis: info.genesis_hash,
-                params,
+                chain: config.chain,
                 computing: BTreeMap::new(),
                 over: BTreeMap::new(),
                 failures: BTreeMap::new(),
@@ -276,8 +286,9 @@ impl Worker {
             )));
         }
         let program = view.program_bytes.unwrap_or_default();
+        let params = self.params()?;
         let job = order::order(&encoding, &seat.0, &self.genesis)
-            .and_then(|spec| order::job(spec, program, &self.params));
+            .and_then(|spec| order::job(spec, program, &params));
         match job {
             Ok(job) => Ok(Some(job)),
             Err(error) => {
@@ -287,32 +298,52 @@ impl Worker {
         }
     }
 
-    /// Ends the computations of seats that this worker does not hold any more.
+    /// The chain's parameters: out of its genesis file, or else as the nodes tell them alike.
+    fn params(&mut self) -> Result<Params> {
+        if let Some(chain) = &self.chain {
+            let rules = chain.schedule.at(self.nodes.head().next())?;
+            return Ok(rules.params().clone());
+        }
+        let told: Params = self.nodes.call("chain_getParams", &json!({}))?;
+        let others = self
+            .nodes
+            .others::<Params, _>("chain_getParams", &json!({}), &Params::clone);
+        order::agreed(told, &others)
+    }
+
+    /// Ends the computations of seats that this worker does not hold any more, once that is believed.
     fn cancel_lost_seats(&mut self, seen: &BTreeSet<SeatId>) -> Result<(), Trouble> {
-        let unseen: Vec<_> = self
-            .computing
-            .keys()
-            .filter(|seat| !seen.contains(*seat))
-            .copied()
-            .collect();
-        for seat in unseen {
+        let worker = self.id;
+        let computing: Vec<_> = self.computing.keys().copied().collect();
+        for seat in computing {
+            let said = Said::Lost(seat);
+            if seen.contains(&seat) {
+                self.nodes.not_said(said);
+                continue;
+            }
             // A list is a page of what one node saw a moment ago; the task itself decides.
-            let view: TaskView = self.nodes.call("task_get", &json!({ "task": seat.0 }))?;
-            if (view.task.phase.is_over() || !self.holds(&view, &seat))
-                && let Some(cancel) = self.computing.get(&seat)
-            {
-                tracing::warn!(task = %seat.0, state = view.task.phase.name(), "the seat is lost; its computation ends");
-                cancel.cancel();
+            let asked = json!({ "task": seat.0 });
+            let view: TaskView = self.nodes.call("task_get", &asked)?;
+            let lost = move |view: &TaskView| is_lost(view, &worker, &seat);
+            if !lost(&view) {
+                self.nodes.not_said(said);
+                continue;
+            }
+            match self.nodes.belief(said, "task_get", &asked, &lost) {
+                Belief::Open => {}
+                Belief::Believed => {
+                    if let Some(cancel) = self.computing.get(&seat) {
+                        tracing::warn!(task = %seat.0, state = view.task.phase.name(), "the seat is lost; its computation ends");
+                        cancel.cancel();
+                    }
+                }
+                Belief::Contradicted => {
+                    tracing::warn!(task = %seat.0, "a node says that the seat is lost, another one that it is not; asking another");
+                    self.nodes.leave();
+                }
             }
         }
         Ok(())
-    }
-
-    fn holds(&self, view: &TaskView, seat: &SeatId) -> bool {
-        view.task
-            .seats
-            .iter()
-            .any(|held| held.worker == self.id && held.draw == seat.1)
     }
 
     fn computed(&mut self, seat: SeatId, entry: Result<Entry>) -> Result<()> {
@@ -392,25 +423,51 @@ impl Worker {
             .filter(|seat| self.over.get(seat).is_none_or(|until| head >= *until))
             .collect();
         for seat in unseen {
-            let view: TaskView = self.nodes.call("task_get", &json!({ "task": seat.0 }))?;
+            let asked = json!({ "task": seat.0 });
+            let view: TaskView = self.nodes.call("task_get", &asked)?;
             // Looked at again in a while, whatever it is: nothing here is urgent.
             let mut again = head.saturating_plus(FORGET_AFTER_BLOCKS);
             if let Some(ended) = ended_at(&view) {
                 let until = ended.saturating_plus(FORGET_AFTER_BLOCKS);
-                if head >= until {
-                    self.journal.remove(&seat).map_err(Trouble::Fatal)?;
-                    self.failures.remove(&seat);
-                    self.sent.retain(|(sent, _), _| *sent != seat);
-                    self.over.remove(&seat);
-                    tracing::info!(task = %seat.0, state = view.task.phase.name(), "task over");
-                    continue;
+                if head < until {
+                    again = until;
+                } else {
+                    let is_over = move |view: &TaskView| ended_at(view).is_some();
+                    match self
+                        .nodes
+                        .belief(Said::Over(seat), "task_get", &asked, &is_over)
+                    {
+                        Belief::Open => continue,
+                        Belief::Contradicted => {}
+                        Belief::Believed => {
+                            self.forget(&seat).map_err(Trouble::Fatal)?;
+                            tracing::info!(task = %seat.0, state = view.task.phase.name(), "task over");
+                            continue;
+                        }
+                    }
                 }
-                again = until;
+            } else {
+                self.nodes.not_said(Said::Over(seat));
             }
             self.over.insert(seat, again);
         }
         Ok(())
     }
+
+    fn forget(&mut self, seat: &SeatId) -> Result<()> {
+        self.journal.remove(seat)?;
+        self.failures.remove(seat);
+        self.sent.retain(|(sent, _), _| sent != seat);
+        self.over.remove(seat);
+        Ok(())
+    }
+}
+
+/// Whether a node says with this that a worker does not hold a seat any more.
+fn is_lost(view: &TaskView, worker: &AccountId, seat: &SeatId) -> bool {
+    let mut seats = view.task.seats.iter();
+    let held = seats.any(|held| held.worker == *worker && held.draw == seat.1);
+    view.task.phase.is_over() || !held
 }
 
 /// The block that ended a task; `None` as long as it goes on.

@@ -3,9 +3,7 @@
 
 mod scenario_support;
 
-use std::fs::File;
 use std::path::Path;
-use std::process::Stdio;
 use std::time::Instant;
 
 use proofmill_chain::types::units::Amount;
@@ -13,7 +11,7 @@ use proofmill_node::devnet::WorkerReady;
 use proofmill_rpc::api::{Role, SeatStep, TaskState};
 use rustix::process::Signal;
 use scenario_support::proxy::{self, Fault};
-use scenario_support::{Devnet, Running, proofmill, signal, until};
+use scenario_support::{Devnet, Running, run_worker_with, signal, until};
 
 const GENOME: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/genome-align");
 /// The devnet's commit window for this order: 6 s, and a millisecond for each 50,000 gas.
@@ -112,24 +110,6 @@ fn a_silent_workers_seat_is_drawn_again_and_the_task_finishes() {
 
 fn run_worker(worker: &WorkerReady, rpc: &str, place: &Path) -> Running {
     run_worker_with(worker, &["--rpc", rpc], place)
-}
-
-fn run_worker_with(worker: &WorkerReady, nodes: &[&str], place: &Path) -> Running {
-    let ready_file = place.join("worker.ready.json");
-    let log = File::create(place.join("worker.log")).expect("a file");
-    let running = Running::start(
-        proofmill()
-            .args(["worker", "run"])
-            .args(nodes)
-            .arg("--home")
-            .arg(&worker.home)
-            .arg("--ready-file")
-            .arg(&ready_file)
-            .stdout(Stdio::null())
-            .stderr(log),
-    );
-    until("the worker is ready", || ready_file.exists().then_some(()));
-    running
 }
 
 #[test]

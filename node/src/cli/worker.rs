@@ -1,6 +1,6 @@
 //! `proofmill worker`: register a device, change or retire it, run it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -21,9 +21,10 @@ use crate::config::Config;
 use crate::exit::Exit;
 use crate::home::write_atomically;
 use crate::stop::{Rules, WORKER_STOP_WITHIN};
+use crate::upgrades::Configured;
 use crate::worker::child::{self, Sandbox};
-use crate::worker::{Worker, WorkerConfig, self_test};
-use crate::{keys, stop, telemetry};
+use crate::worker::{KnownChain, Worker, WorkerConfig, self_test};
+use crate::{genesis_file, keys, stop, telemetry};
 
 /// CPU seconds after which a computing child is ended.
 const CPU_SECONDS_MAX: u64 = 3_600;
@@ -79,11 +80,18 @@ Examples:
     #[command(after_help = "\
 Examples:
   proofmill worker run
+  proofmill worker run --genesis genesis.json
   proofmill worker run --home /srv/worker --rpc http://127.0.0.1:26650/rpc --node http://127.0.0.1:26651/rpc")]
     Run {
         /// Further nodes to ask when the first does not answer
         #[arg(long = "node", value_name = "URL")]
         nodes: Vec<String>,
+        /// The chain's genesis file: its parameters and its identity are taken from there, not from nodes
+        #[arg(long, value_name = "FILE")]
+        genesis: Option<PathBuf>,
+        /// An upgrade of the chain, where its genesis file does not list them; may be repeated
+        #[arg(long = "upgrade", value_name = "VERSION@HEIGHT", requires = "genesis")]
+        upgrades: Vec<Configured>,
         /// Write this file once a node answers: the worker's account and process id, as JSON
         #[arg(long, value_name = "FILE")]
         ready_file: Option<PathBuf>,
@@ -206,12 +214,17 @@ pub fn run(args: Args, global: &Global) -> Result<()> {
         }
         WorkerCommand::Run {
             nodes,
+            genesis,
+            upgrades,
             ready_file,
             exit_with_parent,
         } => {
             let mut urls = vec![node.rpc.clone()];
             urls.extend(nodes);
-            work(urls, ready_file, exit_with_parent, global)
+            let chain = genesis
+                .map(|path| known_chain(&path, &upgrades, global))
+                .transpose()?;
+            work(urls, chain, ready_file, exit_with_parent, global)
         }
         WorkerCommand::Compute => child::serve(CPU_SECONDS_MAX),
     }
@@ -294,8 +307,18 @@ fn order(
     out::text(&out::pairs(&lines))
 }
 
+/// The chain of a genesis file.
+fn known_chain(path: &Path, upgrades: &[Configured], global: &Global) -> Result<KnownChain> {
+    let file = genesis_file::load(path)?;
+    Ok(KnownChain {
+        genesis: file.genesis.hash(),
+        schedule: crate::upgrades::schedule(&file, upgrades, global.known)?,
+    })
+}
+
 fn work(
     nodes: Vec<String>,
+    chain: Option<KnownChain>,
     ready_file: Option<PathBuf>,
     exit_with_parent: bool,
     global: &Global,
@@ -314,6 +337,7 @@ fn work(
         nodes,
         journal: home.worker(),
         sandbox: sandbox()?,
+        chain,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)

@@ -251,14 +251,16 @@ impl<'a> Network<'a> {
         self.spec(format!("node{index}"), &["start"], &home, log, &arguments)
     }
 
-    /// Workers are spread over the validators and know all of them, should one die.
+    /// Workers are spread over the validators and know all of them, should one die, and have the genesis.
     fn worker_spec(&self, index: u32) -> anyhow::Result<Spec> {
         let home = self.layout.worker(index);
         let mut nodes: Vec<_> = self.told.iter().map(|told| told.rpc.clone()).collect();
         let first = usize::try_from(index)?.checked_rem(nodes.len());
         nodes.rotate_left(first.context("there is no validator to ask")?);
         let flags = std::iter::once("--rpc").chain(std::iter::repeat("--node"));
-        let arguments: Vec<_> = flags.zip(nodes).collect();
+        let mut arguments: Vec<_> = flags.zip(nodes).collect();
+        let genesis = self.layout.node(0).genesis();
+        arguments.push(("--genesis", genesis.display().to_string()));
         let log = home.logs().join(telemetry::WORKER_FILE_NAME);
         let name = format!("worker{index}");
         Ok(self.spec(name, &["worker", "run"], &home, log, &arguments))

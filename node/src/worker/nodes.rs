@@ -1,6 +1,11 @@
 //! The nodes that a worker may ask: one at a time, another when it does not answer, is not ready, or
-//! lags behind.
+//! lags behind; and what is believed of what one says.
+//!
+//! What costs a seat when it is false is not done on one node's word (`believed`): as long as there are
+//! no proofs of state, a second node must say the same, or the only one that answers must say it again
+//! and again.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -20,6 +25,9 @@ const COMPARE_TIMEOUT: Duration = Duration::from_secs(2);
 const COMPARE_EVERY: Duration = Duration::from_secs(2);
 /// A node whose head is further behind the highest one seen is left: seats are found late there.
 const LAG_BLOCKS_MAX: u64 = 3;
+/// How many looks in a row the only node that answers must say what ends a seat: five seconds of looks,
+/// some blocks, so that no passing confusion of that node ends it.
+const TELLINGS: u32 = 25;
 /// Pause between attempts to reach a first node.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
@@ -31,6 +39,28 @@ pub struct Nodes {
     head: Height,
     /// Nodes of another chain are never asked.
     genesis: Option<Hash>,
+    /// How many looks in a row a node has said something that no other could be asked about.
+    told: BTreeMap<Said, u32>,
+}
+
+/// What a node says that costs a seat when it is false.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Said {
+    /// The worker does not hold this seat any more, of this task and draw.
+    Lost((Hash, u8)),
+    /// The task of this seat has been over for long.
+    Over((Hash, u8)),
+}
+
+/// What follows from what a node says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Belief {
+    /// It is so.
+    Believed,
+    /// It may be so: to be asked again at the next look.
+    Open,
+    /// Another node says the opposite.
+    Contradicted,
 }
 
 struct Node {
@@ -71,12 +101,59 @@ impl Nodes {
             compared: None,
             head: Height::ZERO,
             genesis: None,
+            told: BTreeMap::new(),
         })
     }
 
-    /// From now on only nodes of this chain count as ready.
-    pub const fn keep_to(&mut self, genesis: Hash) {
-        self.genesis = Some(genesis);
+    /// Asks the other nodes, all at once, what the current one has been asked: `says` gives what an answer
+    /// means. A node that is not ready, of another chain or does not answer says nothing.
+    pub(super) fn others<R: DeserializeOwned, T: Send>(
+        &self,
+        method: &str,
+        params: &(impl Serialize + Sync),
+        says: &(dyn Fn(&R) -> T + Sync),
+    ) -> Vec<T> {
+        let genesis = self.genesis;
+        let others = self.nodes.iter().enumerate();
+        let others = others.filter(|(index, _)| *index != self.current);
+        let ask = &|node: &Node| {
+            let client = &node.probe;
+            standing(client, genesis).ok().filter(|node| node.ready)?;
+            client.call(method, params).ok().map(|answer| says(&answer))
+        };
+        std::thread::scope(|scope| {
+            let asked: Vec<_> = others
+                .map(|(_, node)| scope.spawn(move || ask(node)))
+                .collect();
+            asked
+                .into_iter()
+                .filter_map(|asked| asked.join().ok().flatten())
+                .collect()
+        })
+    }
+
+    /// What to believe when the current node says at this look that something is so; `is_so` finds it in
+    /// another node's answer.
+    pub(super) fn belief<R: DeserializeOwned>(
+        &mut self,
+        said: Said,
+        method: &str,
+        params: &(impl Serialize + Sync),
+        is_so: &(dyn Fn(&R) -> bool + Sync),
+    ) -> Belief {
+        let others = self.others(method, params, is_so);
+        let told = self.told.entry(said).or_default();
+        *told = told.saturating_add(1);
+        let belief = believed(&others, *told);
+        if belief != Belief::Open {
+            self.told.remove(&said);
+        }
+        belief
+    }
+
+    /// The current node does not say so at this look.
+    pub(super) fn not_said(&mut self, said: Said) {
+        self.told.remove(&said);
     }
 
     /// The head of the node asked, as of the last comparison.
@@ -152,11 +229,34 @@ impl Nodes {
             .unwrap_or_default();
     }
 
+    /// Waits for a node of the chain with this genesis, or of any when none is known, and keeps to its
+    /// chain from now on.
+    ///
+    /// # Errors
+    /// When every node is of another chain, or the wait is stopped.
+    pub fn meet(&mut self, genesis: Option<Hash>, stopped: &dyn Fn() -> bool) -> Result<NodeInfo> {
+        let mut others = Vec::new();
+        for _ in 0..self.nodes.len() {
+            let info: NodeInfo = self.wait_for("node_info", stopped)?;
+            if genesis.is_none_or(|genesis| genesis == info.genesis_hash) {
+                self.genesis = Some(info.genesis_hash);
+                return Ok(info);
+            }
+            others.push(info.genesis_hash.to_string());
+            self.leave();
+        }
+        bail!(
+            "the genesis file is of chain {}, the nodes say that theirs is {}",
+            genesis.unwrap_or(Hash::ZERO),
+            others.join(", ")
+        )
+    }
+
     /// Calls a method without parameters until a node answers or `stopped` says so.
     ///
     /// # Errors
     /// When a node answers with an error, or the wait is stopped.
-    pub fn wait_for<R: DeserializeOwned>(
+    fn wait_for<R: DeserializeOwned>(
         &mut self,
         method: &str,
         stopped: &dyn Fn() -> bool,
@@ -176,6 +276,19 @@ impl Nodes {
             }
             std::thread::sleep(FIRST_PAUSE);
         }
+    }
+}
+
+/// What to believe of what a node has said so many looks in a row when these are the answers of the others,
+/// true where one says the same: two nodes of the operator's choice that say the same are believed, one is
+/// not as long as another one contradicts it, and one that is alone has to say it [`TELLINGS`] times.
+fn believed(others: &[bool], told: u32) -> Belief {
+    if others.contains(&true) || (others.is_empty() && told >= TELLINGS) {
+        Belief::Believed
+    } else if others.is_empty() {
+        Belief::Open
+    } else {
+        Belief::Contradicted
     }
 }
 
@@ -215,12 +328,27 @@ fn best(standings: &[Standing], current: usize) -> usize {
 mod tests {
     use proofmill_chain::types::units::Height;
 
-    use super::{LAG_BLOCKS_MAX, Standing, best};
+    use super::{Belief, LAG_BLOCKS_MAX, Standing, TELLINGS, believed, best};
 
     fn node(ready: bool, head: u64) -> Standing {
         Standing {
             ready,
             head: Height::new(head),
+        }
+    }
+
+    #[test]
+    fn one_node_s_word_ends_no_seat_as_long_as_another_one_says_otherwise() {
+        for (others, told, belief) in [
+            (&[true][..], 1, Belief::Believed),
+            (&[false, true], 1, Belief::Believed),
+            (&[false], 1, Belief::Contradicted),
+            (&[false, false], TELLINGS, Belief::Contradicted),
+            (&[], 1, Belief::Open),
+            (&[], TELLINGS - 1, Belief::Open),
+            (&[], TELLINGS, Belief::Believed),
+        ] {
+            assert_eq!(believed(others, told), belief, "{others:?} {told}");
         }
     }
 

@@ -2,18 +2,42 @@
 //!
 //! A task's id is the id of its `submit_task` transaction, a hash of everything the requester
 //! signed: program, input, gas and memory. So whatever the asked node answers, these are those of the task
-//! named, or there is no job. The limits on steps are the chain's parameters, which are still taken from
-//! the node that was asked first.
+//! named, or there is no job. The limits on steps are the chain's parameters: those of the genesis file
+//! that the worker was given, or else those that all nodes that answer tell alike.
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use proofmill_chain::codec;
 use proofmill_chain::crypto::verify::{Item, verify};
+use proofmill_chain::task::check_order;
 use proofmill_chain::types::hash::{Blob, Hash};
 use proofmill_chain::types::params::Params;
 use proofmill_chain::types::task::{OUTPUT_BYTES_MAX, TaskSpec};
 use proofmill_chain::types::transaction::{Action, SignedTransaction, TRANSACTION_BYTES_MAX};
 
 use super::child::Job;
+
+/// Most steps that a node is believed: a trace has a leaf for each, and the child has to hold them.
+const TOLD_STEPS_MAX: u32 = 1 << 20;
+
+/// The parameters that one node tells, when `others` are what the other nodes tell.
+///
+/// # Errors
+/// When another node tells others, or no chain can have them: some node is at fault.
+pub(super) fn agreed(told: Params, others: &[Params]) -> Result<Params> {
+    if others.iter().any(|other| *other != told) {
+        bail!(
+            "the nodes tell different parameters, and nothing is computed by any of them; \
+             `worker run --genesis FILE` takes them from the chain's genesis file"
+        );
+    }
+    if !(1..=TOLD_STEPS_MAX).contains(&told.task_steps_max) {
+        bail!(
+            "the node tells task_steps_max {}, from 1 to {TOLD_STEPS_MAX} is possible",
+            told.task_steps_max
+        );
+    }
+    Ok(told)
+}
 
 /// The order of `task` on the chain of `genesis`, from the encoding of its signed transaction.
 ///
@@ -44,7 +68,8 @@ pub(super) fn order(encoding: &[u8], task: &Hash, genesis: &Hash) -> Result<Task
 /// The job that an order makes with its program's bytes.
 ///
 /// # Errors
-/// When the bytes are not the program that the order names: the node that gave them is at fault.
+/// When the bytes are not the program that the order names, or the chain with these parameters takes no
+/// such order: the node that gave them is at fault.
 pub(super) fn job(spec: TaskSpec, program: Blob, params: &Params) -> Result<Job> {
     if program.hash() != spec.program {
         bail!(
@@ -53,6 +78,8 @@ pub(super) fn job(spec: TaskSpec, program: Blob, params: &Params) -> Result<Job>
             program.hash()
         );
     }
+    check_order(&spec, params)
+        .map_err(|failure| anyhow!("the chain takes no such order: {failure}"))?;
     Ok(Job {
         program,
         input: spec.input,
@@ -70,11 +97,12 @@ mod tests {
     use proofmill_chain::codec;
     use proofmill_chain::crypto::sign::SecretKey;
     use proofmill_chain::types::hash::{Blob, Hash, Signature};
+    use proofmill_chain::types::params::Params;
     use proofmill_chain::types::task::{Mode, Requirements, TaskSpec};
     use proofmill_chain::types::transaction::{Action, SignedTransaction, Transaction};
     use proofmill_chain::types::units::{Amount, Gas, Height, Nonce};
 
-    use super::{job, order};
+    use super::{TOLD_STEPS_MAX, agreed, job, order};
 
     fn genesis() -> Hash {
         Hash::of("test genesis", &[])
@@ -146,11 +174,48 @@ mod tests {
         assert!(order(b"bytes", &task, &genesis()).is_err());
     }
 
-    #[test]
-    fn another_program_makes_no_job() {
+    fn params() -> Params {
         let genesis = include_str!("../../../genesis.json");
         let genesis = crate::genesis_file::parse("genesis.json".as_ref(), genesis);
-        let params = genesis.expect("the devnet's genesis").genesis.params;
+        genesis.expect("the devnet's genesis").genesis.params
+    }
+
+    #[test]
+    fn parameters_that_nodes_tell_differently_or_that_no_chain_has_are_not_believed() {
+        let good = params();
+        assert_eq!(agreed(good.clone(), &[]).expect("one word"), good);
+        assert_eq!(
+            agreed(good.clone(), &[good.clone(), good.clone()]).expect("alike"),
+            good
+        );
+        let mut other = good.clone();
+        other.step_gas_max = Gas::new(1);
+        for (told, others) in [
+            (other.clone(), vec![good.clone()]),
+            (good.clone(), vec![good.clone(), other]),
+        ] {
+            let refused = agreed(told, &others).expect_err("they differ");
+            assert!(refused.to_string().contains("--genesis"), "{refused}");
+        }
+        for steps in [0, TOLD_STEPS_MAX + 1] {
+            let mut told = good.clone();
+            told.task_steps_max = steps;
+            let refused = agreed(told, &[]).expect_err("impossible");
+            assert!(refused.to_string().contains("task_steps_max"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn an_order_that_the_chain_would_refuse_makes_no_job() {
+        let mut greedy = spec();
+        greedy.gas_limit = params().task_gas_max.saturating_plus(1);
+        let refused = job(greedy, program(), &params()).expect_err("too much gas");
+        assert!(refused.to_string().contains("no such order"), "{refused}");
+    }
+
+    #[test]
+    fn another_program_makes_no_job() {
+        let params = params();
         let made = job(spec(), program(), &params).expect("the program");
         assert_eq!(made.input, spec().input);
         let other = Blob::new(b"\0asm another".to_vec());

@@ -16,7 +16,7 @@ use proofmill_chain::types::hash::{AccountId, Hash};
 use proofmill_chain::types::units::{Amount, Height};
 use proofmill_node::client::Client;
 use proofmill_node::dev_keys;
-use proofmill_node::devnet::Ready;
+use proofmill_node::devnet::{Ready, WorkerReady};
 use proofmill_node::exit::Exit;
 use proofmill_rpc::api::{Include, TaskState, TaskView};
 use rustix::process::{Pid, Signal, kill_process};
@@ -144,6 +144,41 @@ impl Drop for Running {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// Runs a network's worker beside it, with other nodes to ask.
+#[track_caller]
+pub(crate) fn run_worker_with(worker: &WorkerReady, nodes: &[&str], place: &Path) -> Running {
+    let ready_file = place.join("worker.ready.json");
+    let log = File::create(place.join("worker.log")).expect("a file");
+    let running = Running::start(
+        proofmill()
+            .args(["worker", "run"])
+            .args(nodes)
+            .arg("--home")
+            .arg(&worker.home)
+            .arg("--ready-file")
+            .arg(&ready_file)
+            .stdout(Stdio::null())
+            .stderr(log),
+    );
+    until("the worker is ready", || ready_file.exists().then_some(()));
+    running
+}
+
+/// The processes in which `parent` computes.
+pub(crate) fn computing(parent: u32) -> Vec<u32> {
+    let parents = |pid: u32| {
+        let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("PPid:"));
+        line.is_some_and(|found| found.trim() == parent.to_string())
+    };
+    let processes = fs::read_dir("/proc").expect("the kernel's list of processes");
+    processes
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid| parents(*pid))
+        .collect()
 }
 
 pub(crate) fn signal(pid: u32, signal: Signal) {
