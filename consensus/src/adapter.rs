@@ -25,13 +25,14 @@ use arc_malachitebft_engine::consensus::ConsensusRef;
 use arc_malachitebft_engine::host::{Next, SyncedValueOutcome};
 use proofmill_chain::types::hash::{AccountId, Hash};
 use proofmill_chain::types::units::{Height, Round};
-use proofmill_signer::Signer;
+use proofmill_signer::Signer as _;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 
 use crate::application::Application;
 use crate::context::{self, Chain};
 use crate::core::{Core, CoreConfig, Event, Now, Ticket, Timer};
+use crate::revocable::Revocable;
 use crate::signing::FOLLOWER;
 
 /// How often the distance to the other validators' clocks is worked out anew.
@@ -42,7 +43,7 @@ pub(crate) struct AdapterParts {
     pub(crate) app: Arc<dyn Application>,
     pub(crate) chain: Hash,
     /// Signs announcements; an engine without one never proposes.
-    pub(crate) signer: Option<Arc<dyn Signer>>,
+    pub(crate) signer: Option<Arc<Revocable>>,
     pub(crate) timeouts: LinearTimeouts,
     pub(crate) block_bytes_max: usize,
     pub(crate) network: mpsc::Sender<NetworkMsg<Chain>>,
@@ -122,12 +123,7 @@ impl Adapter {
 
     /// Says that the engine must never go on, and why.
     fn fail(&self, reason: String) {
-        tracing::error!(%reason, "consensus cannot go on");
-        self.fatal.send_if_modified(|fatal| {
-            let first = fatal.is_none();
-            fatal.get_or_insert(reason);
-            first
-        });
+        fail(&self.fatal, reason);
     }
 
     /// Resolves with the reason of the first failure.
@@ -208,6 +204,16 @@ impl Adapter {
         let ahead = serving.core.clocks_ahead_ms(now);
         self.clocks_ahead_ms.send_replace(ahead);
     }
+}
+
+/// Says that an engine must never go on, and why; the first reason stays.
+fn fail(fatal: &watch::Sender<Option<String>>, reason: String) {
+    tracing::error!(%reason, "consensus cannot go on");
+    fatal.send_if_modified(|fatal| {
+        let first = fatal.is_none();
+        fatal.get_or_insert(reason);
+        first
+    });
 }
 
 impl Serving {

@@ -90,8 +90,9 @@ pub trait Application: Send + Sync + 'static {
     /// Any error stops the engine for good: a node that cannot commit must not vote.
     async fn commit(&self, certificate: Certificate, bytes: Arc<[u8]>) -> Result<(), AppError>;
 
-    /// Hears of a block that is invalid here although a certificate by the validators of its height
-    /// names `block` as its hash. `bytes` are what a peer says has that hash; they may be anything.
+    /// Hears of bytes that are no valid block here although a certificate by the validators of the height
+    /// names `block` as its hash. `bytes` are what a peer says has that hash; they may be anything. When
+    /// they have it, consensus ends next, so that this call can say more of the reason.
     fn certified_invalid(&self, height: Height, block: &Hash, bytes: &[u8]);
 
     /// The first height whose block can be served to others.

@@ -60,11 +60,14 @@ pub use self::proposals::BLOCKS_IN_MEMORY_MAX;
 use self::proposals::{Proposals, Turn};
 pub use self::receive::{
     CLOCK_DRIFT_MS_MAX, HEIGHTS_AHEAD_MAX, INSPECTIONS_MAX, INSPECTIONS_PER_PUBLISHER_MAX,
-    JUDGING_MAX, ROUNDS_AHEAD_MAX,
+    INSPECTIONS_PER_VALIDATOR_MAX, JUDGING_MAX, ROUNDS_AHEAD_MAX,
 };
 use self::skew::Clocks;
 use self::streams::Streams;
-pub use self::streams::{CLOSED_MAX, COLLECTED_BLOCKS_MAX, STREAMS_MAX, STREAMS_PER_PUBLISHER_MAX};
+pub use self::streams::{
+    CLOSED_MAX, COLLECTED_BLOCKS_MAX, COLLECTED_PER_VALIDATOR_MAX, STREAMS_MAX,
+    STREAMS_PER_PUBLISHER_MAX, STREAMS_PER_VALIDATOR_MAX,
+};
 pub use self::sync::SYNCED_MAX;
 use self::sync::Synced;
 use self::waiting::Waiting;
@@ -114,6 +117,23 @@ enum Work {
     ReadDecided(Certificate),
     /// A block to send, under an announcement that is signed or not yet.
     ReadToPublish(Announcement, Option<Signature>),
+}
+
+impl Work {
+    /// Bytes of a block that nothing but this work keeps, when another node sent it.
+    fn bytes_held(&self) -> usize {
+        match self {
+            Self::InspectProposal { bytes, .. } => bytes.len(),
+            Self::InspectSynced(synced)
+            | Self::JudgeSynced(synced, _)
+            | Self::StoreSynced(synced, _) => synced.bytes.len(),
+            Self::JudgeProposal { .. }
+            | Self::StoreProposal { .. }
+            | Self::StoreOwn { .. }
+            | Self::ReadDecided(_)
+            | Self::ReadToPublish(..) => 0,
+        }
+    }
 }
 
 /// Why an announcement is being signed.
@@ -212,7 +232,11 @@ impl Core {
                 height,
                 round,
             } => self.value_wanted(ticket, height, round),
-            Event::PartReceived { publisher, message } => self.part_received(&publisher, message),
+            Event::PartReceived {
+                from,
+                publisher,
+                message,
+            } => self.part_received(&from, &publisher, message),
             Event::RestreamWanted {
                 height,
                 round,
@@ -230,21 +254,16 @@ impl Core {
                 height,
                 round,
                 proposer,
+                block,
                 bytes,
             } => self.synced_value(Synced {
                 ticket,
                 height,
                 round,
                 proposer,
+                block,
                 bytes,
             }),
-            result => self.handle_result(result),
-        }
-        std::mem::take(&mut self.out)
-    }
-
-    fn handle_result(&mut self, result: Event) {
-        match result {
             Event::Loaded(loaded) => self.loaded(loaded),
             Event::Inspected { job, facts } => self.inspected(job, facts),
             Event::Judged { job, verdict } => self.judged(job, &verdict),
@@ -262,9 +281,8 @@ impl Core {
             Event::Committed { height, validators } => self.commit_ended(height, validators),
             Event::NextHeightDue { height } => self.next_height_due(height),
             Event::TimerElapsed(Timer::EarlyBlocks) => self.judge_ready(),
-            // The engine's events are taken by `handle`.
-            _ => {}
         }
+        std::mem::take(&mut self.out)
     }
 
     /// The height and round that the engine has begun.
@@ -282,10 +300,16 @@ impl Core {
         self.clocks.ahead_of_us_ms(&self.config.me, validators, now)
     }
 
-    /// Bytes of blocks that are being collected, wait or are kept in memory.
+    /// Bytes of others' blocks that are being collected or inspected, wait, are kept in memory or came
+    /// by sync.
     #[must_use]
     pub fn bytes_held(&self) -> usize {
-        self.streams.held() + self.waiting.bytes() + self.proposals.bytes()
+        let at_work = self.jobs.values().map(Work::bytes_held);
+        let synced = self.synced_waiting.iter().map(|synced| synced.bytes.len());
+        self.streams.held()
+            + self.waiting.bytes()
+            + self.proposals.bytes()
+            + at_work.chain(synced).sum::<usize>()
     }
 
     fn order(&mut self, command: Command) {
@@ -367,7 +391,9 @@ impl Core {
         facts: &BlockFacts,
         delivered: bool,
     ) {
-        self.proposals.judged(facts, proposal.valid);
+        let verdict = proposal.valid.then_some(());
+        let verdict = verdict.ok_or_else(|| "it is stored as invalid".to_owned());
+        self.proposals.judged(facts, verdict);
         let bytes = Arc::clone(&proposal.bytes);
         self.proposals.keep(proposal.height, proposal.hash, bytes);
         let announcement = Announcement {

@@ -2,6 +2,7 @@
 
 mod config;
 mod life;
+mod stop;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,7 +16,10 @@ use tokio::sync::watch;
 
 pub(crate) use self::config::node_of;
 use self::life::{Life, Shown};
+pub use self::stop::STOP_WITHIN;
+use self::stop::{Ending, outcome_in_time};
 use crate::application::Application;
+use crate::revocable::Revocable;
 
 /// What the engine's own log lines begin with, as a target of `tracing`.
 pub const LOG_TARGET: &str = "arc_malachitebft";
@@ -164,7 +168,6 @@ pub(crate) fn keypair(network_seed: &[u8; 32]) -> Keypair {
 type Outcome = Option<Result<(), EngineError>>;
 
 /// A running engine. Dropping it stops the engine too, without waiting.
-#[derive(Debug)]
 pub struct EngineHandle {
     stop: watch::Sender<bool>,
     outcome: watch::Receiver<Outcome>,
@@ -172,6 +175,14 @@ pub struct EngineHandle {
     clocks_ahead_ms: watch::Receiver<Option<i64>>,
     peers: watch::Receiver<usize>,
     signs: watch::Receiver<bool>,
+    ending: Ending,
+    signer: Option<Arc<Revocable>>,
+}
+
+impl std::fmt::Debug for EngineHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "EngineHandle of {:?}", self.status())
+    }
 }
 
 impl EngineHandle {
@@ -199,17 +210,23 @@ impl EngineHandle {
             clocks_ahead_ms: shown.clocks_ahead_ms.subscribe(),
             peers: shown.peers.subscribe(),
             signs: shown.signs.subscribe(),
+            ending: Ending::default(),
+            signer: config.signer.clone().map(Revocable::new).map(Arc::new),
         };
-        let life = Life::begin(config, app, shown, stopping).await?;
+        let (ending, signer) = (handle.ending.clone(), handle.signer.clone());
+        let life = Life::begin(config, app, signer, shown, stopping.clone(), ending.clone());
+        let life = life.await?;
+        let running = tokio::spawn(life.run());
         tokio::spawn(async move {
-            let result = life.run().await;
+            let result = outcome_in_time(running, &ending, stopping, STOP_WITHIN).await;
             done.send_replace(Some(result));
         });
         Ok(handle)
     }
 
     /// Stops the engine; when it returns no call of the application is under way and the log is
-    /// closed, so that the same home can be started again.
+    /// closed, so that the same home can be started again. After [`STOP_WITHIN`] it returns in any case,
+    /// and an error line says so: only the end of the process ends the engine then.
     pub async fn stop(&self) {
         self.stop.send_replace(true);
         drop(self.stopped().await);
@@ -224,11 +241,28 @@ impl EngineHandle {
             round,
             peers: *self.peers.borrow(),
             clocks_ahead_ms: *self.clocks_ahead_ms.borrow(),
-            signs: *self.signs.borrow(),
+            signs: *self.signs.borrow() && !self.is_revoked(),
         }
     }
 
-    /// Resolves when the engine is no longer running.
+    /// Whether another process was heard to sign with this node's key: nothing is signed any more.
+    fn is_revoked(&self) -> bool {
+        let signer = self.signer.as_ref();
+        signer.is_some_and(|signer| signer.is_revoked())
+    }
+
+    /// Resolves when the engine begins to end: at most [`STOP_WITHIN`] before [`Self::stopped`] does.
+    ///
+    /// # Errors
+    /// With the reason, when it stops by itself.
+    pub async fn ending(&self) -> Result<(), EngineError> {
+        tokio::select! {
+            ending = self.ending.begun() => ending,
+            stopped = self.stopped() => stopped,
+        }
+    }
+
+    /// Resolves when the engine is no longer running, at most [`STOP_WITHIN`] after it began to end.
     ///
     /// # Errors
     /// With the reason, when it stopped by itself.

@@ -24,6 +24,7 @@ mod engine;
 mod network;
 mod observer;
 mod own_log;
+mod revocable;
 mod sightings;
 mod signing;
 mod undecided;
@@ -32,8 +33,9 @@ mod wire;
 pub use application::{AppError, Application, DecidedBlock, ProposedBlock};
 pub use core::{BlockFacts, CLOCK_DRIFT_MS_MAX, Verdict};
 pub use engine::{
-    EngineConfig, EngineError, EngineHandle, EngineStatus, LOG_TARGET, NetworkConfig, Timeouts,
-    peer_id,
+    EngineConfig, EngineError, EngineHandle, EngineStatus, LOG_TARGET, NetworkConfig, STOP_WITHIN,
+    Timeouts, peer_id,
 };
 pub use observer::{Observed, ObservedKind, Observer};
+pub use revocable::Revocable;
 pub use undecided::UndecidedProposal;

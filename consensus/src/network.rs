@@ -3,7 +3,7 @@
 //! ```text
 //! network ──events──▶ consensus, sync           (unchanged)
 //!         ──events──▶ Watch ──▶ heights of peers, messages under our own key
-//! engine ──messages──▶ Outgoing ──▶ network     (unsigned messages are dropped)
+//! engine ──messages──▶ Outgoing ──▶ network     (unsigned messages are dropped; all, once the signer is revoked)
 //! ```
 //!
 //! The network outlives the engines that use it: a node becomes a validator by starting another
@@ -22,7 +22,7 @@ use arc_malachitebft_peer::PeerId;
 use async_trait::async_trait;
 use proofmill_chain::types::hash::Hash;
 use proofmill_chain::types::units::Height;
-use proofmill_signer::Signer;
+use proofmill_signer::Signer as _;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -31,6 +31,7 @@ use crate::codec::WireCodec;
 use crate::context::{self, Chain};
 use crate::engine::EngineError;
 use crate::observer::bytes_of;
+use crate::revocable::Revocable;
 use crate::sightings::sightings;
 use crate::signing::{UNSIGNED, is_valid};
 
@@ -41,7 +42,7 @@ const STOP_WAIT: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub(crate) struct Own {
     pub(crate) chain: Hash,
-    pub(crate) signer: Arc<dyn Signer>,
+    pub(crate) signer: Arc<Revocable>,
 }
 
 /// A running network.
@@ -108,8 +109,9 @@ impl Network {
     /// The network as one engine uses it, to be given to the engine's builder.
     pub(crate) async fn for_engine(
         &self,
+        signer: Option<Arc<Revocable>>,
     ) -> Result<(NetworkRef<Chain>, mpsc::Sender<AppNetworkMsg<Chain>>), EngineError> {
-        let (outgoing, _) = Actor::spawn(None, Outgoing, self.actor.clone())
+        let (outgoing, _) = Actor::spawn(None, Outgoing, (self.actor.clone(), signer))
             .await
             .map_err(|error| EngineError::Start(error.to_string()))?;
         Ok((outgoing, self.publish.clone()))
@@ -199,16 +201,9 @@ impl Actor for Watch {
             }
             _ => {}
         }
-        let Some(own) = own else {
-            return Ok(());
-        };
-        if shared.foreign.borrow().is_none()
-            && let Some((peer, what)) = own.foreign(&event)
+        if let Some(own) = own
+            && let Some(error) = own.watch(&event)
         {
-            let error = EngineError::Foreign {
-                peer: peer.to_string(),
-                what,
-            };
             tracing::error!("{error}");
             shared.foreign.send_replace(Some(error));
         }
@@ -217,6 +212,23 @@ impl Actor for Watch {
 }
 
 impl Own {
+    /// Revokes the signer when an event has a message of another process that uses its key; gives what
+    /// is to be said then, once.
+    fn watch(&self, event: &NetworkEvent<Chain>) -> Option<EngineError> {
+        if self.signer.is_revoked() {
+            return None;
+        }
+        let (peer, what) = self.foreign(event)?;
+        // Before anybody is told: the engines that sign take a while to end.
+        self.signer.revoke(format_args!(
+            "another process signs with this validator's key: {what}"
+        ));
+        Some(EngineError::Foreign {
+            peer: peer.to_string(),
+            what,
+        })
+    }
+
     /// The first message of an event that is signed with our key and is not ours.
     fn foreign(&self, event: &NetworkEvent<Chain>) -> Option<(PeerId, String)> {
         let me = self.signer.key();
@@ -233,34 +245,43 @@ impl Own {
 }
 
 /// Passes an engine's messages on, but for those that the signer refused: the engine publishes them
-/// without looking at their signature.
+/// without looking at their signature. Once the signer is revoked nothing signed is passed on, also not
+/// what was signed before and waits here.
 struct Outgoing;
 
 #[async_trait]
 impl Actor for Outgoing {
     type Msg = Msg<Chain>;
-    type State = NetworkRef<Chain>;
-    type Arguments = NetworkRef<Chain>;
+    type State = (NetworkRef<Chain>, Option<Arc<Revocable>>);
+    type Arguments = Self::State;
 
     async fn pre_start(
         &self,
         _: ActorRef<Msg<Chain>>,
-        network: NetworkRef<Chain>,
-    ) -> Result<NetworkRef<Chain>, ActorProcessingErr> {
-        Ok(network)
+        state: Self::State,
+    ) -> Result<Self::State, ActorProcessingErr> {
+        Ok(state)
     }
 
     async fn handle(
         &self,
         _: ActorRef<Msg<Chain>>,
         message: Msg<Chain>,
-        network: &mut NetworkRef<Chain>,
+        (network, signer): &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
-        if is_unsigned(&message) {
+        let is_revoked = || signer.as_ref().is_some_and(|signer| signer.is_revoked());
+        if is_unsigned(&message) || (is_signed(&message) && is_revoked()) {
             return Ok(());
         }
         Ok(network.cast(message)?)
     }
+}
+
+const fn is_signed(message: &Msg<Chain>) -> bool {
+    matches!(
+        message,
+        Msg::PublishConsensusMsg(_) | Msg::PublishLivenessMsg(_) | Msg::PublishProposalPart(_)
+    )
 }
 
 fn is_unsigned(message: &Msg<Chain>) -> bool {
@@ -272,3 +293,6 @@ fn is_unsigned(message: &Msg<Chain>) -> bool {
     };
     *signature == UNSIGNED
 }
+
+#[cfg(test)]
+mod tests;

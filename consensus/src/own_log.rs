@@ -8,13 +8,22 @@ use arc_malachitebft_core_consensus::Input;
 use arc_malachitebft_core_types::NilOrVal;
 use arc_malachitebft_engine::wal::decode_entry;
 use arc_malachitebft_wal::Log;
-use proofmill_chain::types::hash::AccountId;
+use proofmill_chain::types::hash::{AccountId, Hash};
 use proofmill_chain::types::units::{Height, Round};
 use proofmill_signer::LoggedMessages;
 
 use crate::codec::WireCodec;
 use crate::context::{Chain, round_of};
 use crate::signing::kind_of;
+
+/// What a log holds that matters before it is replayed.
+#[derive(Debug, Default)]
+pub(crate) struct Logged {
+    /// The messages under a key.
+    pub(crate) messages: LoggedMessages,
+    /// The blocks that the engine took for valid: it may decide on them when it replays the log.
+    pub(crate) valid: Vec<Hash>,
+}
 
 /// The log of the engine that signs.
 pub(crate) fn signing(home: &Path) -> PathBuf {
@@ -42,16 +51,12 @@ pub(crate) fn set_aside(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The votes and proposals under `key` in a log of `height`; `None` when there is no log, or it is
-/// of another height.
+/// The votes and proposals under `key`, and the valid blocks, in a log of `height`; `None` when there
+/// is no log, or it is of another height.
 ///
 /// # Errors
 /// What makes the log unreadable.
-pub(crate) fn read(
-    path: &Path,
-    height: Height,
-    key: &AccountId,
-) -> Result<Option<LoggedMessages>, String> {
+pub(crate) fn read(path: &Path, height: Height, key: &AccountId) -> Result<Option<Logged>, String> {
     let text = |error: io::Error| error.to_string();
     if !path.try_exists().map_err(text)? {
         return Ok(None);
@@ -60,7 +65,7 @@ pub(crate) fn read(
     if log.sequence() != height.get() {
         return Ok(None);
     }
-    let mut found = LoggedMessages::default();
+    let mut found = Logged::default();
     if log.is_empty() {
         return Ok(Some(found));
     }
@@ -73,12 +78,19 @@ pub(crate) fn read(
                     NilOrVal::Val(hash) => Some(hash),
                 };
                 let round = round_of(vote.round);
-                found.votes.push((kind_of(vote.kind), round, block));
+                found
+                    .messages
+                    .votes
+                    .push((kind_of(vote.kind), round, block));
             }
             Input::Proposal(proposal) if proposal.proposer.0 == *key => {
                 let pol_round = proposal.pol_round.as_u32().map(Round::new);
                 let round = round_of(proposal.round);
-                found.proposals.push((round, pol_round, proposal.value.0));
+                let proposal = (round, pol_round, proposal.value.0);
+                found.messages.proposals.push(proposal);
+            }
+            Input::ProposedValue(value, _) if value.validity.is_valid() => {
+                found.valid.push(value.value.0);
             }
             _ => {}
         }

@@ -1,27 +1,17 @@
-//! What the adapter's core decides: verdicts, early blocks, rounds, pacing and its limits.
+//! What the adapter's core decides: verdicts, early and certified blocks, rounds and pacing.
 
 mod core_rig;
 
 use core_rig::{
-    BLOCK_BYTES_MAX, Block, ME, POWERS, Rig, START_MS, facts_of, peer, proposer, round_of_others,
-    sign,
+    BLOCK_BYTES_MAX, Block, ME, POWERS, Rig, START_MS, facts_of, peer, proposer, rig_and_block,
+    round_of_others, sign,
 };
-use proofmill_chain::types::hash::Signature;
 use proofmill_chain::types::units::{Height, Round};
 use proofmill_consensus::UndecidedProposal;
 use proofmill_consensus::core::{
-    ANNOUNCEMENTS_PER_TURN_MAX, Announcement, Answer, CLOCK_DRIFT_MS_MAX, COLLECTED_BLOCKS_MAX,
-    Command, Event, PART_BYTES, Stored, SyncOutcome, Timer, WAITING_BLOCKS_MAX,
-    WAITING_PER_VALIDATOR_MAX, split,
+    ANNOUNCEMENTS_PER_TURN_MAX, Announcement, Answer, CLOCK_DRIFT_MS_MAX, Command, Event, Stored,
+    SyncOutcome, Timer, WAITING_BLOCKS_MAX, WAITING_PER_VALIDATOR_MAX, split,
 };
-
-/// A block of height 1 that somebody else built, with its round begun.
-fn rig_and_block() -> (Rig, Block) {
-    let mut rig = Rig::new();
-    let round = round_of_others(1, 0);
-    rig.start_round(1, round);
-    (rig, Block::new(1, round))
-}
 
 #[test]
 fn junk_under_an_honest_hash_is_its_senders_fault_and_says_nothing_of_the_block() {
@@ -279,13 +269,53 @@ fn a_block_of_the_next_height_is_judged_when_its_parent_is_committed() {
 }
 
 #[test]
-fn a_synced_block_obeys_the_header_round_rule() {
+fn bytes_that_are_not_the_certified_block_are_neither_executed_nor_stored() {
+    let mut rig = Rig::new();
+    let certified = Block::new(1, 0);
+    let mut other = certified.clone();
+    other.body = b"ydob".to_vec();
+    let outcome = rig.sync_as(&other, certified.hash(), 0);
+    assert_eq!(outcome, SyncOutcome::PeerFault);
+    assert!(rig.judged.is_empty() && rig.stored.is_empty() && rig.disagreed.is_empty());
+    // Also when the other block is known and valid.
+    let round = round_of_others(1, 0);
+    let mut known = Block::new(1, round);
+    known.body = b"known".to_vec();
+    rig.start_round(1, round);
+    rig.propose(&peer(1), &known);
+    let outcome = rig.sync_as(&known, certified.hash(), round);
+    assert_eq!(outcome, SyncOutcome::PeerFault);
+    assert!(matches!(rig.sync(&certified, 0), SyncOutcome::Valid(_)));
+}
+
+#[test]
+fn a_certified_block_that_is_invalid_here_is_no_peers_fault() {
+    // Found out when it comes, or before, as a proposal.
+    for proposed in [false, true] {
+        let (mut rig, block) = rig_and_block();
+        rig.invalid.insert(block.hash());
+        if proposed {
+            rig.propose(&peer(1), &block);
+            assert!(rig.was_handed(&block, false));
+        }
+        assert_eq!(rig.sync(&block, block.round), SyncOutcome::OurFault);
+        assert_eq!(rig.disagreed, [(block.hash(), "marked".to_owned())]);
+        assert!(rig.stored.is_empty() && rig.penalised.is_empty());
+        assert_eq!(rig.judged.len(), 1);
+    }
+}
+
+#[test]
+fn a_certified_block_against_the_rule_of_its_headers_turn_is_no_peers_fault() {
     let mut rig = Rig::new();
     let later = Block::new(1, 5);
-    assert_eq!(rig.sync(&later, 0), SyncOutcome::PeerFault);
+    assert_eq!(rig.sync(&later, 0), SyncOutcome::OurFault);
     let mut foreign = Block::new(1, 0);
     foreign.proposer = (foreign.proposer + 1) % POWERS.len();
-    assert_eq!(rig.sync(&foreign, 0), SyncOutcome::PeerFault);
+    assert_eq!(rig.sync(&foreign, 0), SyncOutcome::OurFault);
+    let blocks: Vec<_> = rig.disagreed.iter().map(|(block, _)| *block).collect();
+    assert_eq!(blocks, [later.hash(), foreign.hash()]);
+    assert!(rig.judged.is_empty());
     assert!(matches!(rig.sync(&later, 5), SyncOutcome::Valid(_)));
 }
 
@@ -319,93 +349,6 @@ fn nothing_is_collected_before_turn_and_signature_are_checked() {
         rig.propose(&peer(3), &block);
     }
     assert_eq!(rig.judged.len(), ANNOUNCEMENTS_PER_TURN_MAX);
-}
-
-#[test]
-fn parts_in_any_order_make_the_block() {
-    let (_, block) = rig_and_block();
-    let without_body = block.bytes().len() - block.body.len();
-    for length in [
-        without_body + 1,
-        PART_BYTES,
-        PART_BYTES + 1,
-        3 * PART_BYTES - 5,
-    ] {
-        for reversed in [false, true] {
-            let (mut rig, mut block) = rig_and_block();
-            block.body = (0..=250).cycle().take(length - without_body).collect();
-            let (announcement, signature) = block.announced_in(block.round);
-            let mut parts = split(&announcement, signature, &block.bytes());
-            assert_eq!(parts.len(), 1 + length.div_ceil(PART_BYTES));
-            if reversed {
-                parts.reverse();
-            }
-            let last = parts.split_off(parts.len() - 1);
-            rig.parts(&peer(1), parts);
-            assert!(rig.judged.is_empty());
-            rig.parts(&peer(1), last);
-            assert!(rig.was_handed(&block, true));
-            assert_eq!(rig.core.bytes_held(), block.bytes().len());
-        }
-    }
-}
-
-#[test]
-fn parts_of_two_publishers_do_not_mix() {
-    let (mut rig, mut block) = rig_and_block();
-    block.body = vec![5; 2 * PART_BYTES];
-    let (announcement, signature) = block.announced_in(block.round);
-    for (index, part) in split(&announcement, signature, &block.bytes())
-        .into_iter()
-        .enumerate()
-    {
-        let from = peer(u8::from(index == 1));
-        rig.parts(&from, vec![part]);
-    }
-    assert!(rig.judged.is_empty() && rig.penalised.is_empty());
-}
-
-#[test]
-fn a_stream_that_contradicts_its_announcement_is_its_publishers_fault() {
-    let (mut rig, mut block) = rig_and_block();
-    block.body = vec![5; PART_BYTES];
-    let (announcement, _) = block.announced_in(block.round);
-    let mut shorter = announcement;
-    shorter.size -= 1;
-    let signature = sign(block.proposer, &shorter);
-    rig.stream(&peer(1), (shorter, signature), &block.bytes());
-    let mut foreign = split(&shorter, signature, &block.bytes());
-    foreign[0].stream = announcement.stream();
-    foreign.truncate(1);
-    rig.parts(&peer(2), foreign);
-    let height = Height::new(1);
-    assert_eq!(rig.penalised, [(peer(1), height), (peer(2), height)]);
-    assert!(rig.judged.is_empty());
-    assert_eq!(rig.core.bytes_held(), 0);
-}
-
-#[test]
-fn what_strangers_send_without_an_announcement_is_bounded() {
-    let (mut rig, block) = rig_and_block();
-    let mut whole = split(
-        &block.announced_in(block.round).0,
-        Signature::new([0; 64]),
-        &vec![1; BLOCK_BYTES_MAX],
-    );
-    whole.remove(0);
-    for tag in 0..100 {
-        for stream in 0..5_u8 {
-            for part in &whole {
-                let mut part = part.clone();
-                part.stream = proofmill_chain::types::hash::Hash::new([stream + 1; 32]);
-                rig.parts(&peer(tag), vec![part]);
-                let held = rig.core.bytes_held();
-                assert!(held <= COLLECTED_BLOCKS_MAX * BLOCK_BYTES_MAX + PART_BYTES);
-            }
-        }
-    }
-    rig.propose(&peer(200), &block);
-    assert!(rig.was_handed(&block, true));
 }
 
 /// A rig that waits for work before height 2.

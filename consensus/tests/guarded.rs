@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 const POWERS: [u64; 4] = [40, 30, 20, 10];
 const ALL: [usize; 4] = [0, 1, 2, 3];
 /// A foreign vote stops a node within this time of being heard.
-const FOREIGN_MAX: Duration = Duration::from_secs(5);
+const FOREIGN_MAX: Duration = proofmill_consensus::STOP_WITHIN;
 
 /// A signer that refuses votes at even heights and all proposals.
 struct Reluctant(Arc<dyn Signer>);
@@ -140,6 +140,109 @@ async fn a_validator_whose_log_is_lost_follows_and_then_signs_again() {
     let me = network.apps[1].me;
     let again = |one: &Observed| one.key == me && one.height > head && one.is_signed;
     assert!(observed.iter().any(again), "it signs again");
+    network.stop_all().await;
+    observer.stop().await;
+}
+
+/// The fourth machine signs at a height, cannot commit it, and stops with all of it in its log; then the
+/// others stop as well. Gives that height.
+async fn stop_before_commit(network: &mut Network) -> Height {
+    network.start_all().await;
+    loop {
+        network.until(3, |status| status.signs).await;
+        let open = Height::new(network.apps[3].head_now() + 3);
+        network.apps[3].broken_at.send_replace(Some(open));
+        let stopped = tokio::time::timeout(PATIENCE, network.engine(3).stopped()).await;
+        let error = stopped.expect("in time").expect_err("by itself");
+        assert!(error.to_string().contains("cannot be committed"), "{error}");
+        let has_signed = network.record(3).height() == open;
+        network.stop(3).await;
+        network.apps[3].broken_at.send_replace(None);
+        if has_signed {
+            network.stop_all().await;
+            let [log, aside] = network.logs(3);
+            assert!(log.exists() && !aside.exists());
+            return open;
+        }
+        // The others decided without it.
+        network.start(3).await;
+    }
+}
+
+/// Alone, the fourth machine sets its log aside; with the others it follows and then signs again.
+async fn follows_and_signs_again(network: &mut Network, open: Height) {
+    // Nobody shows a higher height, so that it does not follow for that reason.
+    network.start(3).await;
+    let [_, aside] = network.logs(3);
+    network.until(3, |_| aside.exists()).await;
+    for index in [0, 1, 2] {
+        network.start(index).await;
+    }
+    network.reach(&[3], open.get()).await;
+    network.until(3, |status| status.signs).await;
+    let head = network.apps[3].head_now();
+    network.reach(&ALL, head + 2).await;
+    network.assert_agreement(&ALL, head + 2);
+    assert!(network.record(3).height() > open, "it signs again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_names_a_block_which_the_database_lost_is_set_aside() {
+    let mut network = Network::new(&POWERS, 1000, |_, _| {});
+    let (observer, mut observed) = network.observe().await;
+    let open = stop_before_commit(&mut network).await;
+    let lost = network.apps[3].disk().undecided.remove(&open);
+    assert!(lost.is_some_and(|lost| !lost.is_empty()));
+    follows_and_signs_again(&mut network, open).await;
+    assert_no_conflict(&drain(&mut observed));
+    network.stop_all().await;
+    observer.stop().await;
+}
+
+/// A signer that answers with nil votes, as a guard does that is bound to another block.
+struct Bound(Arc<dyn Signer>);
+
+impl Signer for Bound {
+    fn key(&self) -> AccountId {
+        self.0.key()
+    }
+    fn record(&self) -> Record {
+        self.0.record()
+    }
+    fn bind(&self, lock: Option<(Round, Hash)>) {
+        self.0.bind(lock);
+    }
+    fn sign_header(&self, header: &Header) -> Result<Signature, SignError> {
+        self.0.sign_header(header)
+    }
+    fn sign_proposal(&self, proposal: &Proposal) -> Result<Signed<Proposal>, SignError> {
+        self.0.sign_proposal(proposal)
+    }
+    fn sign_vote(&self, vote: &Vote) -> Result<Signed<Vote>, SignError> {
+        let block = None;
+        self.0.sign_vote(&Vote { block, ..*vote })
+    }
+    fn sign_announcement(&self, announcement: &Announcement) -> Result<Signature, SignError> {
+        self.0.sign_announcement(announcement)
+    }
+    fn prove_peer(&self, proof: &PeerProof) -> Result<Signature, SignError> {
+        self.0.prove_peer(proof)
+    }
+    fn prove_beacon(&self, input: &BeaconInput) -> Result<(VrfProof, VrfOutput), SignError> {
+        self.0.prove_beacon(input)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_contradicts_the_guards_answers_is_set_aside() {
+    let mut network = Network::new(&POWERS, 1000, |_, _| {});
+    network.wrap(3, |signer| Arc::new(Bound(signer)));
+    let (observer, mut observed) = network.observe().await;
+    let open = stop_before_commit(&mut network).await;
+    // Replayed, the log makes votes for the block in whose place it has nil votes.
+    network.unwrap(3);
+    follows_and_signs_again(&mut network, open).await;
+    assert_no_conflict(&drain(&mut observed));
     network.stop_all().await;
     observer.stop().await;
 }

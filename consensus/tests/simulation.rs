@@ -107,7 +107,8 @@ async fn heights_wait_for_work_and_followers_do_not() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_cannot_commit_stops_and_says_why() {
     let mut network = Network::new(&POWERS, 1000, |index, app| {
-        app.broken_at = (index == 3).then_some(Height::new(2));
+        let broken_at = (index == 3).then_some(Height::new(2));
+        app.broken_at.send_replace(broken_at);
     });
     network.start_all().await;
     let stopped = tokio::time::timeout(PATIENCE, network.engine(3).stopped()).await;
@@ -163,7 +164,7 @@ async fn a_node_whose_clock_is_behind_follows_and_votes_once_it_is_right() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_certified_block_that_is_invalid_here_comes_with_its_certified_hash() {
+async fn a_node_that_disagrees_with_the_certified_chain_stops_and_says_so() {
     let best = Network::new(&POWERS, 0, |_, _| {}).apps[0].me;
     // The fifth machine follows, and refuses what the others decide.
     let mut network = Network::new(&[40, 30, 20, 10, 0], 1000, |index, app| {
@@ -181,5 +182,12 @@ async fn a_certified_block_that_is_invalid_here_comes_with_its_certified_hash() 
     let (certificate, decided) = network.apps[0].block(height.get());
     assert_eq!((hash, &bytes[..]), (certificate.block, &decided[..]));
     assert_eq!(network.apps[0].proposer(height.get()), best);
+    // It blames nobody and asks for no other block in its place.
+    let stopped = tokio::time::timeout(PATIENCE, network.engine(4).stopped()).await;
+    let reason = format!(
+        "this node disagrees with the certified chain: block {hash} of height {height} has a certificate \
+         and is invalid here: refused proposer"
+    );
+    assert_eq!(stopped.expect("it stops"), Err(EngineError::Fatal(reason)));
     network.stop_all().await;
 }

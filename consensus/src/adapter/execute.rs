@@ -2,23 +2,25 @@
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_malachitebft_app_channel::{NetworkMsg, Reply};
 use arc_malachitebft_core_types::ValueOrigin;
 use arc_malachitebft_engine::consensus::ConsensusMsg;
 use arc_malachitebft_sync::RawDecidedValue;
-use proofmill_chain::types::hash::Signature;
-use proofmill_chain::types::units::Height;
+use proofmill_chain::types::block::Certificate;
+use proofmill_chain::types::hash::{Hash, Signature};
+use proofmill_chain::types::units::{Height, Round};
 use proofmill_signer::{self as signer, Signer};
 use tokio::sync::mpsc;
 
 use super::translate::{stream_message, value_of};
-use super::{Adapter, Certified, Pending, Serving};
+use super::{Adapter, Certified, Pending, Serving, fail};
 use crate::application::Application;
 use crate::context::{self, Chain};
 use crate::core::{
-    Announcement, Answer, Command, Event, Job, Loaded, PartMessage, Stored, SyncOutcome, Timer,
-    Verdict, split,
+    Announcement, Answer, Command, Event, Job, Loaded, PartMessage, Stored, SyncOutcome, Ticket,
+    Timer, Verdict, split,
 };
 use crate::undecided::UndecidedProposal;
 use crate::wire::{self, DECIDED_MAX};
@@ -30,24 +32,7 @@ impl Adapter {
         let app = Arc::clone(&self.parts.app);
         let tasks = &mut serving.tasks;
         match command {
-            Command::Answer { ticket, answer } => {
-                if let Some(pending) = serving.pending.remove(&ticket) {
-                    if let Pending::Synced(_, certified) = &pending
-                        && answer == Answer::Synced(SyncOutcome::PeerFault)
-                    {
-                        let Certified {
-                            height,
-                            block,
-                            bytes,
-                        } = certified.clone();
-                        tasks.spawn_blocking(move || {
-                            app.certified_invalid(height, &block, &bytes);
-                            None
-                        });
-                    }
-                    self.answer(pending, answer);
-                }
-            }
+            Command::Answer { ticket, answer } => self.give(serving, ticket, answer),
             Command::HandOver(proposed) => {
                 let value = value_of(&proposed);
                 let message = ConsensusMsg::ReceivedProposedValue(value, ValueOrigin::Consensus);
@@ -77,75 +62,22 @@ impl Adapter {
                 });
             }
             Command::Build { height, round } => {
-                tasks.spawn(async move {
-                    let block = app.propose(height, round).await;
-                    let block = block
-                        .map(|block| (block.hash, block.bytes))
-                        .map_err(|error| {
-                            tracing::error!(%height, %round, %error, "no block could be built");
-                            error.to_string()
-                        });
-                    Some(Event::Built {
-                        height,
-                        round,
-                        block,
-                    })
-                });
+                tasks.spawn(async move { Some(build(app, height, round).await) });
             }
-            Command::Sign { announcement } => {
-                let signer = self.parts.signer.clone();
-                tasks.spawn_blocking(move || {
-                    let signature = signer.and_then(|signer| sign(signer.as_ref(), &announcement));
-                    Some(Event::Signed {
-                        announcement,
-                        signature,
-                    })
-                });
-            }
+            Command::Sign { announcement } => self.announce(serving, announcement),
             Command::Store { job, proposal } => {
                 tasks.spawn_blocking(move || Some(store(app.as_ref(), job, &proposal)));
             }
-            command => self.execute_rest(serving, command),
-        }
-    }
-
-    fn execute_rest(&self, serving: &mut Serving, command: Command) {
-        let app = Arc::clone(&self.parts.app);
-        let tasks = &mut serving.tasks;
-        match command {
             Command::ReadBlock { job, height, block } => {
-                tasks.spawn_blocking(move || {
-                    let stored = app.undecided(height).map_err(|error| {
-                        tracing::error!(%height, %error, "stored proposals cannot be read");
-                        error.to_string()
-                    });
-                    let bytes = stored.map(|stored| {
-                        let found = stored.into_iter().find(|proposal| proposal.hash == block);
-                        found.map(|proposal| proposal.bytes)
-                    });
-                    Some(Event::BlockRead { job, bytes })
-                });
+                tasks.spawn_blocking(move || Some(read_block(app.as_ref(), job, height, &block)));
             }
             Command::Publish {
                 announcement,
                 signature,
                 bytes,
-            } => {
-                let network = self.parts.network.clone();
-                tasks.spawn(async move {
-                    publish(&network, split(&announcement, signature, &bytes)).await;
-                    None
-                });
-            }
+            } => self.publish(serving, &announcement, signature, &bytes),
             Command::Commit { certificate, bytes } => {
-                tasks.spawn(async move {
-                    let height = certificate.height;
-                    let validators = match app.commit(certificate, bytes).await {
-                        Ok(()) => next_validators(app, height).await,
-                        Err(error) => Err(error.to_string()),
-                    };
-                    Some(Event::Committed { height, validators })
-                });
+                tasks.spawn(async move { Some(commit(app, certificate, bytes).await) });
             }
             Command::AwaitNextHeight { height } => {
                 let wait = tasks.spawn(async move {
@@ -159,13 +91,7 @@ impl Adapter {
                     wait.abort();
                 }
             }
-            Command::SetTimer { timer, after } => {
-                let wait = tasks.spawn(async move {
-                    tokio::time::sleep(after).await;
-                    Some(Event::TimerElapsed(timer))
-                });
-                serving.replace_timer(timer, wait);
-            }
+            Command::SetTimer { timer, after } => serving.set_timer(timer, after),
             Command::Penalise {
                 peer,
                 height,
@@ -174,10 +100,89 @@ impl Adapter {
                 let peer = arc_malachitebft_peer::PeerId::from_bytes(&peer.0).ok();
                 tracing::warn!(?peer, %height, reason, "a peer's blocks are refused");
             }
+            Command::Disagree {
+                height,
+                block,
+                bytes,
+                reason,
+            } => self.disagree(serving, height, block, bytes, reason),
             Command::Fail { reason } => self.fail(reason),
-            // The others are carried out by `execute`.
-            _ => {}
         }
+    }
+
+    /// Answers the engine; the application hears of what a peer sent in the place of a certified block.
+    fn give(&self, serving: &mut Serving, ticket: Ticket, answer: Answer) {
+        let Some(pending) = serving.pending.remove(&ticket) else {
+            return;
+        };
+        if let Pending::Synced(_, certified) = &pending
+            && answer == Answer::Synced(SyncOutcome::PeerFault)
+        {
+            let app = Arc::clone(&self.parts.app);
+            let Certified {
+                height,
+                block,
+                bytes,
+            } = certified.clone();
+            serving.tasks.spawn_blocking(move || {
+                app.certified_invalid(height, &block, &bytes);
+                None
+            });
+        }
+        self.answer(pending, answer);
+    }
+
+    fn announce(&self, serving: &mut Serving, announcement: Announcement) {
+        let signer = self.parts.signer.clone();
+        serving.tasks.spawn_blocking(move || {
+            let signature = signer.and_then(|signer| sign(signer.as_ref(), &announcement));
+            Some(Event::Signed {
+                announcement,
+                signature,
+            })
+        });
+    }
+
+    /// Sends a block; one whose announcement was signed before the signer was revoked stays here.
+    fn publish(
+        &self,
+        serving: &mut Serving,
+        announcement: &Announcement,
+        signature: Signature,
+        bytes: &[u8],
+    ) {
+        let signer = self.parts.signer.as_ref();
+        if signer.is_some_and(|signer| signer.is_revoked()) {
+            return;
+        }
+        let network = self.parts.network.clone();
+        let parts = split(announcement, signature, bytes);
+        serving.tasks.spawn(async move {
+            publish(&network, parts).await;
+            None
+        });
+    }
+
+    /// The application first: when the block is of a version that it does not know, it says more.
+    fn disagree(
+        &self,
+        serving: &mut Serving,
+        height: Height,
+        block: Hash,
+        bytes: Arc<[u8]>,
+        reason: String,
+    ) {
+        let app = Arc::clone(&self.parts.app);
+        let fatal = self.fatal.clone();
+        serving.tasks.spawn_blocking(move || {
+            app.certified_invalid(height, &block, &bytes);
+            let reason = format!(
+                "this node disagrees with the certified chain: block {block} of height {height} has a \
+                 certificate and is invalid here: {reason}"
+            );
+            fail(&fatal, reason);
+            None
+        });
     }
 
     pub(super) fn history_min(&self, serving: &mut Serving, reply: Reply<context::Height>) {
@@ -207,7 +212,11 @@ impl Adapter {
 }
 
 impl Serving {
-    fn replace_timer(&mut self, timer: Timer, wait: tokio::task::AbortHandle) {
+    fn set_timer(&mut self, timer: Timer, after: Duration) {
+        let wait = self.tasks.spawn(async move {
+            tokio::time::sleep(after).await;
+            Some(Event::TimerElapsed(timer))
+        });
         if let Some(older) = self.timers.insert(timer, wait) {
             older.abort();
         }
@@ -264,6 +273,42 @@ fn store(app: &dyn Application, job: Job, proposal: &UndecidedProposal) -> Event
         error.to_string()
     });
     Event::Stored { job, result }
+}
+
+async fn build(app: App, height: Height, round: Round) -> Event {
+    let block = app.propose(height, round).await;
+    let block = block
+        .map(|block| (block.hash, block.bytes))
+        .map_err(|error| {
+            tracing::error!(%height, %round, %error, "no block could be built");
+            error.to_string()
+        });
+    Event::Built {
+        height,
+        round,
+        block,
+    }
+}
+
+fn read_block(app: &dyn Application, job: Job, height: Height, block: &Hash) -> Event {
+    let stored = app.undecided(height).map_err(|error| {
+        tracing::error!(%height, %error, "stored proposals cannot be read");
+        error.to_string()
+    });
+    let bytes = stored.map(|stored| {
+        let found = stored.into_iter().find(|proposal| proposal.hash == *block);
+        found.map(|proposal| proposal.bytes)
+    });
+    Event::BlockRead { job, bytes }
+}
+
+async fn commit(app: App, certificate: Certificate, bytes: Arc<[u8]>) -> Event {
+    let height = certificate.height;
+    let validators = match app.commit(certificate, bytes).await {
+        Ok(()) => next_validators(app, height).await,
+        Err(error) => Err(error.to_string()),
+    };
+    Event::Committed { height, validators }
 }
 
 fn report_verdict(height: Height, verdict: &Verdict) {

@@ -67,6 +67,7 @@ impl Adapter {
                 send(reply, None);
                 let publisher = published_by.unwrap_or(from).to_bytes();
                 Event::PartReceived {
+                    from: Peer(from.to_bytes().into()),
                     publisher: Peer(publisher.into()),
                     message: part_message(part)?,
                 }
@@ -126,6 +127,7 @@ impl Adapter {
                     height: height.0,
                     round: round_of(round),
                     proposer: proposer.0,
+                    block,
                     bytes,
                 }
             }

@@ -128,6 +128,8 @@ pub enum Event {
     /// A part of a proposed block. It needs no answer: the driver tells the engine at once that
     /// the part completes nothing, and values travel by [`Command::HandOver`].
     PartReceived {
+        /// The neighbour that delivered it, over a connection to this node.
+        from: Peer,
         /// Who made and signed the network message; the neighbour that passed it on is innocent.
         publisher: Peer,
         /// The part.
@@ -171,7 +173,9 @@ pub enum Event {
         round: Round,
         /// The proposer of that round.
         proposer: AccountId,
-        /// The block, it is said.
+        /// The hash that the certificate names.
+        block: Hash,
+        /// The block that has it, the peer says.
         bytes: Arc<[u8]>,
     },
 
@@ -343,6 +347,18 @@ pub enum Command {
         /// What it did.
         reason: String,
     },
+    /// A block has the hash that a certificate names and is invalid by this node's rules: no peer is to
+    /// blame, and consensus cannot go on.
+    Disagree {
+        /// Its height.
+        height: Height,
+        /// Its hash, verified and certified.
+        block: Hash,
+        /// The block.
+        bytes: Arc<[u8]>,
+        /// Which rule it breaks here.
+        reason: String,
+    },
     /// Consensus cannot go on.
     Fail {
         /// Why.
@@ -384,7 +400,8 @@ pub enum Answer {
 pub enum SyncOutcome {
     /// It is valid.
     Valid(Proposed),
-    /// Whoever sent it sent something else than what was decided.
+    /// Whoever sent it sent something else than what was decided: the bytes do not have the hash that
+    /// the certificate names.
     PeerFault,
     /// It could not be judged; another attempt may succeed.
     OurFault,

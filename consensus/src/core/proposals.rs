@@ -17,11 +17,12 @@ use super::part::Announcement;
 pub const BLOCKS_IN_MEMORY_MAX: usize = 8;
 
 /// A verdict.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Judgement {
     /// The round in which the block was built, by its header.
     pub(super) built: Round,
-    pub(super) valid: bool,
+    /// The rule that it breaks; `None` when it is valid.
+    pub(super) invalid: Option<Arc<str>>,
 }
 
 /// A judged block's announcement.
@@ -71,18 +72,18 @@ pub(super) struct Proposals {
 
 impl Proposals {
     /// Records the verdict on a block whose bytes have this hash.
-    pub(super) fn judged(&mut self, facts: &BlockFacts, valid: bool) {
+    pub(super) fn judged(&mut self, facts: &BlockFacts, verdict: Result<(), String>) {
         let judgement = Judgement {
             built: facts.turn.round,
-            valid,
+            invalid: verdict.err().map(Into::into),
         };
         let of_height = self.heights.entry(facts.turn.height).or_default();
         of_height.judgements.insert(facts.hash, judgement);
     }
 
     /// The verdict on a block.
-    pub(super) fn judgement(&self, height: Height, block: &Hash) -> Option<Judgement> {
-        self.heights.get(&height)?.judgements.get(block).copied()
+    pub(super) fn judgement(&self, height: Height, block: &Hash) -> Option<&Judgement> {
+        self.heights.get(&height)?.judgements.get(block)
     }
 
     /// Records that a judged block is proposed in a turn.
@@ -139,7 +140,7 @@ impl Proposals {
                     pol_round: turn.pol_round,
                     proposer: turn.proposer,
                     block: turn.block,
-                    valid: judgement.valid,
+                    valid: judgement.invalid.is_none(),
                 });
             }
         }

@@ -170,7 +170,7 @@ impl Core {
             },
             time_ms: self.now.clock_ms,
         };
-        self.proposals.judged(&facts, true);
+        self.proposals.judged(&facts, Ok(()));
         self.proposals.keep(height, block, Arc::clone(&bytes));
         let turn = Turn::new(announcement, Some(signature)).delivered();
         self.proposals.proposed(height, turn);

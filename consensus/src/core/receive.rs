@@ -26,6 +26,9 @@ pub const ROUNDS_AHEAD_MAX: u32 = 10;
 pub const INSPECTIONS_MAX: usize = 16;
 /// Those of one publisher.
 pub const INSPECTIONS_PER_PUBLISHER_MAX: usize = 2;
+/// Those that one validator announced, whoever sends them: half, so that copies of one validator's
+/// announcement with other bytes keep nobody else's block out.
+pub const INSPECTIONS_PER_VALIDATOR_MAX: usize = INSPECTIONS_MAX / 2;
 /// Received blocks that are being judged at once; each judgement uses all threads.
 pub const JUDGING_MAX: usize = 2;
 /// The clock is read again at least this often while a block is early: it may have been set right.
@@ -41,7 +44,7 @@ enum Refusal {
 }
 
 impl Core {
-    pub(super) fn part_received(&mut self, publisher: &Peer, message: PartMessage) {
+    pub(super) fn part_received(&mut self, from: &Peer, publisher: &Peer, message: PartMessage) {
         if !self.started {
             return;
         }
@@ -64,7 +67,7 @@ impl Core {
             height = Some(announcement.height);
         }
         let height = height.or_else(|| self.streams.height(&key));
-        match self.streams.insert(&key, message) {
+        match self.streams.insert(&key, from, message) {
             Ok(None) => {}
             Ok(Some(whole)) => self.inspect(publisher, whole),
             Err(error) => {
@@ -160,8 +163,9 @@ impl Core {
         let Some(judgement) = self.proposals.judgement(height, &announcement.block) else {
             return false;
         };
+        let built = judgement.built;
         // A turn before the block was built is no turn of this block; see `check_turn`.
-        if judgement.built <= announcement.round {
+        if built <= announcement.round {
             let turn = Turn::new(announcement, Some(signature));
             self.proposals.proposed(height, turn);
             self.hand_over();
@@ -191,13 +195,23 @@ impl Core {
         }
         let mut all = 0;
         let mut of_publisher = 0;
+        let mut of_validator = 0;
         for work in self.jobs.values() {
-            if let Work::InspectProposal { publisher: by, .. } = work {
+            if let Work::InspectProposal {
+                publisher: by,
+                announcement: of,
+                ..
+            } = work
+            {
                 all += 1;
                 of_publisher += usize::from(by == publisher);
+                of_validator += usize::from(of.proposer == announcement.proposer);
             }
         }
-        if all >= INSPECTIONS_MAX || of_publisher >= INSPECTIONS_PER_PUBLISHER_MAX {
+        if all >= INSPECTIONS_MAX
+            || of_publisher >= INSPECTIONS_PER_PUBLISHER_MAX
+            || of_validator >= INSPECTIONS_PER_VALIDATOR_MAX
+        {
             return;
         }
         let job = self.begin(Work::InspectProposal {
@@ -237,8 +251,8 @@ impl Core {
         match self.check_turn(&facts, announcement.round) {
             Ok(()) => {}
             // What the header says condemns the block under its own hash.
-            Err(TurnError::Proposer { .. }) => {
-                self.proposals.judged(&facts, false);
+            Err(error @ TurnError::Proposer { .. }) => {
+                self.proposals.judged(&facts, Err(error.to_string()));
                 let turn = Turn::new(&announcement, Some(signature));
                 self.proposals.proposed(height, turn);
                 return self.hand_over();
@@ -286,8 +300,8 @@ impl Core {
         let mut recheck_ms: Option<u64> = None;
         for facts in self.waiting.ready(height, round) {
             // Known only now, if the block came before its parent was committed.
-            if let Err(TurnError::Proposer { .. }) = self.check_turn(&facts, round) {
-                self.refuse_waiting(height, &facts.hash);
+            if let Err(error @ TurnError::Proposer { .. }) = self.check_turn(&facts, round) {
+                self.refuse_waiting(height, &facts.hash, error.to_string());
                 continue;
             }
             let due_ms = facts.time_ms.saturating_sub(CLOCK_DRIFT_MS_MAX);
@@ -309,10 +323,10 @@ impl Core {
         }
     }
 
-    /// Records that a waiting block is invalid.
-    fn refuse_waiting(&mut self, height: Height, block: &Hash) {
+    /// Records that a waiting block is invalid, and why.
+    fn refuse_waiting(&mut self, height: Height, block: &Hash, reason: String) {
         if let Some(waiting) = self.waiting.remove(height, block) {
-            self.proposals.judged(&waiting.facts, false);
+            self.proposals.judged(&waiting.facts, Err(reason));
             self.record_turns(height, &waiting);
             self.hand_over();
         }
@@ -357,7 +371,7 @@ impl Core {
                 let job = self.begin(Work::StoreProposal { height, block });
                 self.order(Command::Store { job, proposal });
             }
-            Verdict::Invalid { .. } => self.refuse_waiting(height, block),
+            Verdict::Invalid { reason } => self.refuse_waiting(height, block, reason.clone()),
             Verdict::Failed { .. } => {
                 let not_before = Round::new(round.get().saturating_add(1));
                 waiting.stage = Stage::Waiting { not_before };
@@ -376,7 +390,7 @@ impl Core {
             return;
         }
         if let Some(waiting) = self.waiting.remove(height, block) {
-            self.proposals.judged(&waiting.facts, true);
+            self.proposals.judged(&waiting.facts, Ok(()));
             let bytes = Arc::clone(&waiting.bytes);
             self.proposals.keep(height, *block, bytes);
             self.record_turns(height, &waiting);

@@ -2,16 +2,31 @@
 //!
 //! A stream is named by the hash of its announcement and collected apart for each publisher, so
 //! that one publisher's junk does not spoil another's block. The announcement is part 0, data
-//! follows from 1; parts may come in any order. What is collected is bounded per publisher and in
-//! total, and streams whose announcement has not come are the first to go, then those of the
-//! publisher that has the most.
+//! follows from 1; parts may come in any order.
+//!
+//! # What gives way
+//!
+//! Publishers' keys are free, and a valid announcement may be replayed under any number of them; a
+//! signed announcement and a connection are not. So a stream counts for the validator that signed its
+//! announcement and for the neighbour that opened it:
+//!
+//! 1. Streams whose announcement has not come go first, those of the neighbour that has the most of
+//!    them, the oldest first.
+//! 2. Then those of the validator that has the most, and half of all is the most that it may have.
+//! 3. Of its streams those under the announcement with the most copies, of these copies those of the
+//!    neighbour that delivered the most, and of these the youngest.
+//!
+//! So a validator's block is displaced by copies of its own announcement only; a neighbour's copies
+//! displace those of another neighbour that delivered fewer never, and where all come through one
+//! neighbour, the copy that was first stays. Bytes decide between validators only: if they did between
+//! copies, the copy that has come the furthest would go.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use proofmill_chain::types::hash::{Hash, Signature};
+use proofmill_chain::types::hash::{AccountId, Hash, Signature};
 use proofmill_chain::types::units::Height;
 
 use super::api::Peer;
@@ -21,9 +36,14 @@ use super::part::{Announcement, PART_BYTES, Part, PartMessage};
 pub const STREAMS_PER_PUBLISHER_MAX: usize = 4;
 /// Streams collected at once.
 pub const STREAMS_MAX: usize = 32;
+/// Those of them that one validator announced: half, so that no validator's announcements, however often
+/// they are replayed, keep all others' out.
+pub const STREAMS_PER_VALIDATOR_MAX: usize = STREAMS_MAX / 2;
 /// Whole blocks' worth of bytes held by unfinished streams.
 pub const COLLECTED_BLOCKS_MAX: usize = 8;
-/// Finished or refused streams that are remembered, so that their late parts are dropped.
+/// That of the blocks that one validator announced: half, as with streams.
+pub const COLLECTED_PER_VALIDATOR_MAX: usize = COLLECTED_BLOCKS_MAX / 2;
+/// Finished, refused or displaced streams that are remembered, so that their late parts are dropped.
 pub const CLOSED_MAX: usize = 128;
 
 /// Why a part was dropped: always its publisher's fault.
@@ -53,12 +73,24 @@ pub(super) struct Whole {
     pub(super) bytes: Arc<[u8]>,
 }
 
-#[derive(Default)]
 struct Stream {
-    age: u64,
+    /// Later streams have higher numbers.
+    number: u64,
+    /// The neighbour that delivered what came first.
+    from: Peer,
+    /// What was decided then.
+    opened_at: Height,
     announced: Option<(Announcement, Signature)>,
     parts: BTreeMap<u64, Bytes>,
     held: usize,
+}
+
+impl Stream {
+    /// The validator that signed its announcement.
+    fn validator(&self) -> Option<AccountId> {
+        self.announced
+            .map(|(announcement, _)| announcement.proposer)
+    }
 }
 
 /// A publisher and the stream's name.
@@ -71,6 +103,7 @@ pub(super) struct Streams {
     closed: VecDeque<Key>,
     held: usize,
     opened: u64,
+    decided: Height,
 }
 
 impl Streams {
@@ -81,6 +114,7 @@ impl Streams {
             closed: VecDeque::new(),
             held: 0,
             opened: 0,
+            decided: Height::ZERO,
         }
     }
 
@@ -103,6 +137,7 @@ impl Streams {
     pub(super) fn insert(
         &mut self,
         key: &Key,
+        from: &Peer,
         message: PartMessage,
     ) -> Result<Option<Whole>, StreamError> {
         if matches!(message.part, Part::Init(..)) {
@@ -110,18 +145,18 @@ impl Streams {
         } else if self.closed.contains(key) {
             return Ok(None);
         }
-        self.open(key);
+        self.open(key, from);
         let result = self
             .add(key, message.sequence, message.part)
             .and_then(|()| self.assemble(key));
         match result {
-            Ok(None) => self.make_room(),
+            Ok(None) => self.make_room(key),
             Ok(Some(_)) | Err(_) => self.close(key.clone()),
         }
         result
     }
 
-    /// Forgets a stream whose announcement was refused or is not needed.
+    /// Forgets a stream whose announcement was refused or is not needed, or that gives way.
     pub(super) fn close(&mut self, key: Key) {
         self.remove(&key);
         if self.closed.len() == CLOSED_MAX {
@@ -130,20 +165,22 @@ impl Streams {
         self.closed.push_back(key);
     }
 
-    /// Drops every announced stream up to a height that is decided.
+    /// Drops the streams up to a height that is decided, and those that were opened before the last
+    /// decision and are not announced yet.
     pub(super) fn prune(&mut self, decided: Height) {
-        let old: Vec<_> = self
-            .streams
-            .iter()
-            .filter(|(_, stream)| stream.announced.is_some_and(|(a, _)| a.height <= decided))
-            .map(|(key, _)| key.clone())
-            .collect();
+        let before = std::mem::replace(&mut self.decided, decided);
+        let is_old = |stream: &Stream| match stream.announced {
+            Some((announcement, _)) => announcement.height <= decided,
+            None => stream.opened_at < before,
+        };
+        let old = self.streams.iter().filter(|(_, stream)| is_old(stream));
+        let old: Vec<_> = old.map(|(key, _)| key.clone()).collect();
         for key in old {
             self.close(key);
         }
     }
 
-    fn open(&mut self, key: &Key) {
+    fn open(&mut self, key: &Key, from: &Peer) {
         if self.streams.contains_key(key) {
             return;
         }
@@ -151,7 +188,7 @@ impl Streams {
             .streams
             .iter()
             .filter(|((publisher, _), _)| *publisher == key.0);
-        let ages = of_publisher.map(|(key, stream)| (stream.age, key.clone()));
+        let ages = of_publisher.map(|(key, stream)| (stream.number, key.clone()));
         let mut ages: Vec<_> = ages.collect();
         ages.sort_unstable();
         if let Some((_, oldest)) = ages.first()
@@ -161,8 +198,12 @@ impl Streams {
         }
         self.opened += 1;
         let stream = Stream {
-            age: self.opened,
-            ..Stream::default()
+            number: self.opened,
+            from: from.clone(),
+            opened_at: self.decided,
+            announced: None,
+            parts: BTreeMap::new(),
+            held: 0,
         };
         self.streams.insert(key.clone(), stream);
     }
@@ -233,23 +274,32 @@ impl Streams {
         }))
     }
 
-    fn make_room(&mut self) {
-        let held_max = self.block_bytes_max.saturating_mul(COLLECTED_BLOCKS_MAX);
-        while self.streams.len() > STREAMS_MAX || self.held > held_max {
-            let mut of_publisher: BTreeMap<&Peer, usize> = BTreeMap::new();
-            for (publisher, _) in self.streams.keys() {
-                *of_publisher.entry(publisher).or_default() += 1;
+    /// Drops what is too much after a stream has grown.
+    fn make_room(&mut self, grown: &Key) {
+        let bytes = |blocks: usize| self.block_bytes_max.saturating_mul(blocks);
+        let of_one = (
+            STREAMS_PER_VALIDATOR_MAX,
+            bytes(COLLECTED_PER_VALIDATOR_MAX),
+        );
+        let of_all = (STREAMS_MAX, bytes(COLLECTED_BLOCKS_MAX));
+        let validator = self.streams.get(grown).and_then(Stream::validator);
+        if validator.is_some() {
+            self.shrink(of_one, |stream| stream.validator() == validator);
+        }
+        self.shrink(of_all, |_| true);
+    }
+
+    /// Drops streams of some until they are no more than so many with no more than so many bytes.
+    fn shrink(&mut self, (count_max, bytes_max): (usize, usize), of: impl Fn(&Stream) -> bool) {
+        loop {
+            let some = || self.streams.iter().filter(|(_, stream)| of(stream));
+            let by_bytes = some().map(|(_, stream)| stream.held).sum::<usize>() > bytes_max;
+            if !by_bytes && some().count() <= count_max {
+                return;
             }
-            let first_to_go = self
-                .streams
-                .iter()
-                .min_by_key(|(key, stream)| {
-                    let others = of_publisher.get(&key.0).copied().unwrap_or_default();
-                    (stream.announced.is_some(), usize::MAX - others, stream.age)
-                })
-                .map(|(key, _)| key.clone());
-            match first_to_go {
-                Some(key) => self.remove(&key),
+            match first_to_go(some().collect(), by_bytes) {
+                // Its later parts would only be collected again, without the earlier ones.
+                Some(key) => self.close(key),
                 None => return,
             }
         }
@@ -260,4 +310,45 @@ impl Streams {
             self.held -= stream.held;
         }
     }
+}
+
+type Held<'a> = (&'a Key, &'a Stream);
+
+/// Which of some streams gives way; see the module's documentation.
+fn first_to_go(streams: Vec<Held<'_>>, by_bytes: bool) -> Option<Key> {
+    let size = |stream: &Stream| if by_bytes { stream.held } else { 1 };
+    let (announced, strange): (Vec<_>, Vec<_>) = streams
+        .into_iter()
+        .partition(|(_, stream)| stream.announced.is_some());
+    let gone = if strange.is_empty() {
+        let of_validator = most(announced, |(_, stream)| stream.validator(), size);
+        let copies = most(of_validator, |(key, _)| key.1, |_| 1);
+        let delivered = most(copies, |(_, stream)| stream.from.clone(), |_| 1);
+        delivered.into_iter().max_by_key(|(_, of)| of.number)
+    } else {
+        let delivered = most(strange, |(_, stream)| stream.from.clone(), size);
+        delivered.into_iter().min_by_key(|(_, of)| of.number)
+    };
+    gone.map(|(key, _)| key.clone())
+}
+
+/// The streams of whoever has the most of them; of two that have as much, of the one with the youngest.
+fn most<'a, K: Ord>(
+    streams: Vec<Held<'a>>,
+    whose: impl Fn(&Held<'a>) -> K,
+    size: impl Fn(&Stream) -> usize,
+) -> Vec<Held<'a>> {
+    let mut sums: BTreeMap<K, (usize, u64)> = BTreeMap::new();
+    for entry in &streams {
+        let (sum, youngest) = sums.entry(whose(entry)).or_default();
+        *sum += size(entry.1);
+        *youngest = entry.1.number.max(*youngest);
+    }
+    let most = sums.into_iter().max_by_key(|(_, sum)| *sum);
+    let Some((most, _)) = most else {
+        return Vec::new();
+    };
+    let mut theirs = streams;
+    theirs.retain(|entry| whose(entry) == most);
+    theirs
 }

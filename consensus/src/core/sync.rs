@@ -1,16 +1,19 @@
 //! Decided blocks from other nodes.
 //!
-//! The engine verifies a synced block's certificate before the block comes here, and compares the
-//! certificate's hash with ours. More than two thirds of the power have decided the block, so the
-//! local clock has no say in it.
+//! The engine verifies a synced block's certificate before the block comes here. The hash that the
+//! certificate names comes first: other bytes are their sender's fault and are neither executed nor
+//! stored. Bytes that have it are the block that more than two thirds of the power decided, so the
+//! local clock has no say in it, and when a rule of ours refuses it no peer is to blame: this node
+//! disagrees with the certified chain and stops.
 
 use std::sync::Arc;
 
 use proofmill_chain::finality::check_turn;
-use proofmill_chain::types::hash::AccountId;
+use proofmill_chain::types::hash::{AccountId, Hash};
 use proofmill_chain::types::units::{Height, Round};
 
 use super::api::{Answer, BlockFacts, Command, Proposed, SyncOutcome, Ticket, Verdict};
+use super::proposals::Judgement;
 use super::{Core, Work};
 use crate::undecided::UndecidedProposal;
 
@@ -24,6 +27,8 @@ pub(super) struct Synced {
     pub(super) height: Height,
     pub(super) round: Round,
     pub(super) proposer: AccountId,
+    /// The hash that the certificate names.
+    pub(super) block: Hash,
     pub(super) bytes: Arc<[u8]>,
 }
 
@@ -62,20 +67,30 @@ impl Core {
     }
 
     pub(super) fn synced_inspected(&mut self, synced: Synced, facts: Result<BlockFacts, String>) {
-        let Some(validators) = self.validators.get(&synced.height) else {
-            return self.answer_synced(&synced, SyncOutcome::OurFault);
-        };
-        let facts = facts.ok().filter(|facts| {
-            facts.turn.height == synced.height
-                && check_turn(&facts.turn, validators, synced.round).is_ok()
-        });
+        let facts = facts.ok().filter(|facts| facts.hash == synced.block);
         let Some(facts) = facts else {
             return self.answer_synced(&synced, SyncOutcome::PeerFault);
         };
+        let Some(validators) = self.validators.get(&synced.height) else {
+            return self.answer_synced(&synced, SyncOutcome::OurFault);
+        };
+        if facts.turn.height != synced.height {
+            let reason = format!("its header is of height {}", facts.turn.height);
+            return self.disagree(&synced, reason);
+        }
+        if let Err(error) = check_turn(&facts.turn, validators, synced.round) {
+            return self.disagree(&synced, error.to_string());
+        }
         match self.proposals.judgement(synced.height, &facts.hash) {
             // A valid block is on the disk already.
-            Some(judgement) if judgement.valid => self.synced_stored(&synced, &facts, true),
-            Some(_) => self.answer_synced(&synced, SyncOutcome::PeerFault),
+            Some(Judgement { invalid: None, .. }) => self.synced_stored(&synced, &facts, true),
+            Some(Judgement {
+                invalid: Some(reason),
+                ..
+            }) => {
+                let reason = reason.to_string();
+                self.disagree(&synced, reason);
+            }
             None => {
                 let Synced { height, round, .. } = synced;
                 let bytes = Arc::clone(&synced.bytes);
@@ -94,9 +109,20 @@ impl Core {
     pub(super) fn synced_judged(&mut self, synced: Synced, facts: BlockFacts, verdict: &Verdict) {
         match verdict {
             Verdict::Valid => self.store_synced(synced, facts),
-            Verdict::Invalid { .. } => self.answer_synced(&synced, SyncOutcome::PeerFault),
+            Verdict::Invalid { reason } => self.disagree(&synced, reason.clone()),
             Verdict::Failed { .. } => self.answer_synced(&synced, SyncOutcome::OurFault),
         }
+    }
+
+    /// The certified block breaks a rule of ours. Another peer could only send the same block.
+    fn disagree(&mut self, synced: &Synced, reason: String) {
+        self.answer_synced(synced, SyncOutcome::OurFault);
+        self.order(Command::Disagree {
+            height: synced.height,
+            block: synced.block,
+            bytes: Arc::clone(&synced.bytes),
+            reason,
+        });
     }
 
     /// Stored like any proposal: the engine logs the value and may decide on it after a crash.

@@ -20,11 +20,12 @@ use arc_malachitebft_engine::consensus::{ConsensusMsg, ConsensusRef};
 use arc_malachitebft_engine::util::events::Event;
 use proofmill_chain::types::hash::Hash;
 use proofmill_chain::types::units::{Height, Round};
-use proofmill_signer::{Plan, Signer, plan};
+use proofmill_signer::{Plan, Signer as _, plan};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::config::Node;
+use super::stop::Ending;
 use super::{EngineConfig, EngineError, keypair};
 use crate::adapter::{Adapter, AdapterParts};
 use crate::application::Application;
@@ -32,7 +33,8 @@ use crate::caught_up::Standing;
 use crate::codec::WireCodec;
 use crate::context::{Address, Chain};
 use crate::network::{Network, Own};
-use crate::own_log;
+use crate::own_log::{self, Logged};
+use crate::revocable::Revocable;
 use crate::signing::{EngineSigner, FOLLOWER, Verifier, prove_peer};
 
 /// How long a log may be held by an engine that is stopping.
@@ -59,17 +61,20 @@ pub(super) struct Shown {
 pub(super) struct Life {
     config: EngineConfig,
     app: Arc<dyn Application>,
+    /// The configured signer, as long as nobody else is heard to sign with its key.
+    signer: Option<Arc<Revocable>>,
     chain: Hash,
     network: Network,
     shown: Shown,
     stopping: watch::Receiver<bool>,
+    ending: Ending,
     broken: watch::Sender<Option<String>>,
 }
 
 /// How the next engine runs.
 enum Mode {
     /// With the signer, over the log as it is or an empty one.
-    Sign(Arc<dyn Signer>, Plan),
+    Sign(Arc<Revocable>, Plan),
     /// Without, until this height is committed and the node has caught up; `None` for ever.
     Follow(Option<Height>),
 }
@@ -87,8 +92,10 @@ impl Life {
     pub(super) async fn begin(
         config: EngineConfig,
         app: Arc<dyn Application>,
+        signer: Option<Arc<Revocable>>,
         shown: Shown,
         stopping: watch::Receiver<bool>,
+        ending: Ending,
     ) -> Result<Self, EngineError> {
         let node = Node::new(&config)?;
         let chain = {
@@ -101,19 +108,21 @@ impl Life {
         ] {
             wait_until_free(log).await?;
         }
-        if let Some(signer) = &config.signer {
+        if let Some(signer) = &signer {
             plan_of(&config.home, &app, signer).await?;
         }
-        let identity = identity(&config)?;
-        let own = config.signer.clone().map(|signer| Own { chain, signer });
+        let identity = identity(&config, signer.as_deref())?;
+        let own = signer.clone().map(|signer| Own { chain, signer });
         let network = Network::start(&node, identity, own, config.alone_wait).await?;
         Ok(Self {
             config,
             app,
+            signer,
             chain,
             network,
             shown,
             stopping,
+            ending,
             broken: watch::Sender::new(None),
         })
     }
@@ -121,6 +130,7 @@ impl Life {
     /// Runs one engine after the other until the node is stopped.
     pub(super) async fn run(self) -> Result<(), EngineError> {
         let result = self.engines().await;
+        self.ending.begin(result.clone());
         self.network.stop().await;
         result
     }
@@ -137,8 +147,7 @@ impl Life {
                     // The guard may have answered with an older vote than the engine asked for, and the
                     // log has that answer. What was signed is in the guard; the log is not needed.
                     let log = own_log::signing(&self.config.home);
-                    own_log::set_aside(&log).map_err(|error| log_error(&log, &error))?;
-                    tracing::warn!(log = %log.display(), "the consensus log was set aside: {reason}");
+                    set_aside(&log, &reason)?;
                 }
             }
         }
@@ -146,7 +155,7 @@ impl Life {
 
     /// How the next engine runs; `None` when the node is stopped first.
     async fn mode(&self) -> Result<Option<Mode>, EngineError> {
-        let Some(signer) = &self.config.signer else {
+        let Some(signer) = &self.signer else {
             return Ok(Some(Mode::Follow(None)));
         };
         let plan = plan_of(&self.config.home, &self.app, signer).await?;
@@ -255,12 +264,19 @@ impl Life {
         let clocks = adapter.clocks_ahead_ms();
         let clocks = tokio::spawn(forward(clocks, self.shown.clocks_ahead_ms.clone()));
         let peers = tokio::spawn(count_peers(net_requests, self.shown.peers.clone()));
-        let mut serving = tokio::spawn(Arc::clone(&adapter).run(consensus));
+        // Before the engine is answered: it may replay its log at once.
         let events = events.subscribe();
+        let mut serving = tokio::spawn(Arc::clone(&adapter).run(consensus));
         let ended = tokio::select! {
             ended = self.supervise(&adapter, &mut serving, events, &log) => ended,
             ended = self.may_sign(until) => ended,
         };
+        match &ended {
+            Ok(End::Stopped) => self.ending.begin(Ok(())),
+            Err(error) => self.ending.begin(Err(error.clone())),
+            // Another engine follows.
+            Ok(End::MaySign | End::LogDiverges(_)) => {}
+        }
         // From here on no message is taken; what was taken is finished.
         self.shown.signs.send_replace(false);
         peers.abort();
@@ -312,7 +328,7 @@ impl Life {
 
     async fn build(
         &self,
-        signer: Option<Arc<dyn Signer>>,
+        signer: Option<Arc<Revocable>>,
         log: PathBuf,
     ) -> Result<(Channels<Chain>, Actors), EngineError> {
         let chain = self.chain;
@@ -328,7 +344,7 @@ impl Life {
             ),
             None => ConsensusContext::new_full_node(FOLLOWER, verifier),
         };
-        let (network, publish) = self.network.for_engine().await?;
+        let (network, publish) = self.network.for_engine(self.signer.clone()).await?;
         EngineBuilder::new(Chain, Node::new(&self.config)?)
             .with_default_wal(WalContext::new(log.clone(), WireCodec))
             .with_custom_network(network, publish)
@@ -349,28 +365,83 @@ async fn blocking<T: Send + 'static>(
         .map_err(|error| EngineError::Start(error.to_string()))
 }
 
-/// What the guard and the log allow.
+/// What the guard and the log allow. A log that cannot be replayed is set aside first.
 async fn plan_of(
     home: &Path,
     app: &Arc<dyn Application>,
-    signer: &Arc<dyn Signer>,
+    signer: &Arc<Revocable>,
 ) -> Result<Plan, EngineError> {
     let log = own_log::signing(home);
     let (app, signer) = (Arc::clone(app), Arc::clone(signer));
-    let planned = blocking(move || {
-        let next = app.head().next();
-        let record = signer.record();
-        plan(&record, next, own_log::read(&log, next, &record.key()))
-    });
-    planned
-        .await?
-        .map_err(|error| EngineError::OldGuard(error.to_string()))
+    blocking(move || plan_with(&log, app.as_ref(), signer.as_ref())).await?
 }
 
-fn identity(config: &EngineConfig) -> Result<NetworkIdentity, EngineError> {
+fn plan_with(log: &Path, app: &dyn Application, signer: &Revocable) -> Result<Plan, EngineError> {
+    let next = app.head().next();
+    let record = signer.record();
+    let decide = |messages| {
+        plan(&record, next, messages).map_err(|error| EngineError::OldGuard(error.to_string()))
+    };
+    let read = own_log::read(log, next, &record.key());
+    let (messages, valid) = match read {
+        Ok(Some(Logged { messages, valid })) => (Ok(Some(messages)), valid),
+        Ok(None) => (Ok(None), Vec::new()),
+        Err(error) => (Err(error), Vec::new()),
+    };
+    let planned = decide(messages)?;
+    // With every other plan the log is not replayed.
+    if !matches!(planned, Plan::Continue { .. }) {
+        return Ok(planned);
+    }
+    let Some(lost) = lost_block(app, next, &valid)? else {
+        return Ok(planned);
+    };
+    // Its replay may decide what cannot be committed.
+    let reason = format!(
+        "it names block {lost} of height {next} as valid, which the database does not have"
+    );
+    set_aside(log, &reason)?;
+    decide(Ok(None))
+}
+
+/// The first of some blocks of the open height that is not stored under its own name.
+fn lost_block(
+    app: &dyn Application,
+    height: Height,
+    blocks: &[Hash],
+) -> Result<Option<Hash>, EngineError> {
+    if blocks.is_empty() {
+        return Ok(None);
+    }
+    let stored = app.undecided(height).map_err(|error| {
+        EngineError::Fatal(format!(
+            "proposals of height {height} cannot be read: {error}"
+        ))
+    })?;
+    let is_stored = |block: &Hash| {
+        let mut named = stored.iter().filter(|stored| stored.hash == *block);
+        named.any(|stored| {
+            let facts = app.inspect(&stored.bytes);
+            facts.is_ok_and(|facts| facts.hash == *block)
+        })
+    };
+    Ok(blocks.iter().find(|block| !is_stored(block)).copied())
+}
+
+/// Keeps a log that must not be replayed beside its place, and says so.
+fn set_aside(log: &Path, reason: &str) -> Result<(), EngineError> {
+    own_log::set_aside(log).map_err(|error| log_error(log, &error))?;
+    tracing::warn!(log = %log.display(), "the consensus log was set aside: {reason}");
+    Ok(())
+}
+
+fn identity(
+    config: &EngineConfig,
+    signer: Option<&Revocable>,
+) -> Result<NetworkIdentity, EngineError> {
     let start = |error: &dyn std::fmt::Display| EngineError::Start(error.to_string());
     let keypair = keypair(&config.network.network_seed);
-    let Some(signer) = &config.signer else {
+    let Some(signer) = signer else {
         return Ok(NetworkIdentity::new(
             config.network.moniker.clone(),
             keypair,
@@ -378,7 +449,7 @@ fn identity(config: &EngineConfig) -> Result<NetworkIdentity, EngineError> {
         ));
     };
     let peer = keypair.public().to_peer_id().to_bytes();
-    let proof = prove_peer(signer.as_ref(), peer).map_err(|error| start(&error))?;
+    let proof = prove_peer(signer, peer).map_err(|error| start(&error))?;
     let proof = WireCodec.encode(&proof).map_err(|error| start(&error))?;
     let address = Address(signer.key()).to_string();
     Ok(NetworkIdentity::new_validator(

@@ -58,7 +58,7 @@ impl Header {
 #[derive(Default)]
 pub(crate) struct Disk {
     pub(crate) blocks: BTreeMap<Height, DecidedBlock>,
-    undecided: BTreeMap<Height, Vec<Vec<u8>>>,
+    pub(crate) undecided: BTreeMap<Height, Vec<Vec<u8>>>,
 }
 
 /// A chain whose blocks are a height, a parent, a proposer, a round, a time and padding.
@@ -73,7 +73,7 @@ pub(crate) struct App {
     /// How far this machine's clock is off.
     pub(crate) clock_skew_ms: watch::Sender<i64>,
     /// A height that cannot be committed.
-    pub(crate) broken_at: Option<Height>,
+    pub(crate) broken_at: watch::Sender<Option<Height>>,
     /// Height, hash and bytes of a certified block that is invalid here.
     pub(crate) certified_invalid: watch::Sender<Option<(Height, Hash, Vec<u8>)>>,
     /// Heights up to this one are due at once, later ones never.
@@ -214,7 +214,7 @@ impl Application for App {
 
     async fn commit(&self, certificate: Certificate, bytes: Arc<[u8]>) -> Result<(), AppError> {
         let height = certificate.height;
-        if self.broken_at == Some(height) {
+        if *self.broken_at.borrow() == Some(height) {
             return Err(AppError::new("disk full"));
         }
         assert_eq!(height, self.head().next(), "committed in order");
@@ -352,7 +352,7 @@ impl Network {
                 head: watch::Sender::new(Height::ZERO),
                 refused: None,
                 clock_skew_ms: watch::Sender::new(0),
-                broken_at: None,
+                broken_at: watch::Sender::new(None),
                 certified_invalid: watch::Sender::new(None),
                 work: watch::Sender::new(Height::new(u64::MAX)),
             };
@@ -425,6 +425,22 @@ impl Network {
         };
         let shown = tokio::time::timeout(PATIENCE, shown).await;
         shown.unwrap_or_else(|_| panic!("{:?}", self.engine(index).status()));
+    }
+
+    /// What a validator's guard holds.
+    pub(crate) fn record(&self, index: usize) -> Record {
+        self.signers[index].as_ref().expect("a validator").record()
+    }
+
+    /// Where a machine's consensus log is, and where it is kept when it is set aside.
+    pub(crate) fn logs(&self, index: usize) -> [PathBuf; 2] {
+        let consensus = self.homes[index].path().join("consensus");
+        ["wal", "wal.set-aside"].map(|name| consensus.join(name))
+    }
+
+    /// Takes a machine's signer from behind its wrapper, from its next start on.
+    pub(crate) fn unwrap(&mut self, index: usize) {
+        self.wrappers.remove(&index);
     }
 
     /// Removes the consensus log of a machine that has stopped, and lets its guard hold two votes of

@@ -1,5 +1,7 @@
 //! One core with an application in memory; whatever it orders is done at once.
 
+#![allow(dead_code, reason = "each test takes the parts that it needs")]
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -117,6 +119,14 @@ impl Block {
     }
 }
 
+/// A block of height 1 that somebody else built, with its round begun.
+pub(crate) fn rig_and_block() -> (Rig, Block) {
+    let mut rig = Rig::new();
+    let round = round_of_others(1, 0);
+    rig.start_round(1, round);
+    (rig, Block::new(1, round))
+}
+
 pub(crate) fn sign(index: usize, announcement: &Announcement) -> Signature {
     key(index).sign(&announcement_bytes(&chain(), announcement))
 }
@@ -150,6 +160,8 @@ pub(crate) struct Rig {
     pub(crate) handed: Vec<Proposed>,
     pub(crate) answers: Vec<(Ticket, Answer)>,
     pub(crate) penalised: Vec<(Peer, Height)>,
+    /// Certified blocks that are invalid here, and why.
+    pub(crate) disagreed: Vec<(Hash, String)>,
     /// Everything, in order.
     pub(crate) log: Vec<Command>,
     /// The wait of the timer that is set.
@@ -181,6 +193,7 @@ impl Rig {
             handed: Vec::new(),
             answers: Vec::new(),
             penalised: Vec::new(),
+            disagreed: Vec::new(),
             log: Vec::new(),
             timer_ms: None,
             pacing: false,
@@ -283,6 +296,7 @@ impl Rig {
                 self.timer_ms = Some(after);
             }
             Command::Penalise { peer, height, .. } => self.penalised.push((peer, height)),
+            Command::Disagree { block, reason, .. } => self.disagreed.push((block, reason)),
             Command::Fail { reason } => panic!("the core failed: {reason}"),
             // The rig's core has started, and its blocks are in memory.
             Command::Load | Command::ReadBlock { .. } | Command::Publish { .. } => {}
@@ -307,8 +321,14 @@ impl Rig {
     }
 
     pub(crate) fn parts(&mut self, publisher: &Peer, parts: Vec<PartMessage>) {
+        self.parts_by(publisher, publisher, parts);
+    }
+
+    /// A neighbour delivers what a publisher has published.
+    pub(crate) fn parts_by(&mut self, from: &Peer, publisher: &Peer, parts: Vec<PartMessage>) {
         for message in parts {
             self.take(Event::PartReceived {
+                from: from.clone(),
                 publisher: publisher.clone(),
                 message,
             });
@@ -351,14 +371,20 @@ impl Rig {
         ticket
     }
 
-    /// A synced block; gives the outcome.
+    /// A synced block under its own certificate; gives the outcome.
     pub(crate) fn sync(&mut self, block: &Block, round: u32) -> SyncOutcome {
+        self.sync_as(block, block.hash(), round)
+    }
+
+    /// A synced block under a certificate that names some hash; gives the outcome.
+    pub(crate) fn sync_as(&mut self, block: &Block, certified: Hash, round: u32) -> SyncOutcome {
         let ticket = self.ticket();
         self.take(Event::SyncedValue {
             ticket,
             height: Height::new(block.height),
             round: Round::new(round),
             proposer: key(proposer(block.height, round)).public(),
+            block: certified,
             bytes: block.bytes(),
         });
         match self.answer(ticket) {

@@ -104,6 +104,7 @@ impl Node {
                     height,
                     round,
                     proposer,
+                    block,
                     bytes: Arc::from(response.value_bytes.as_ref()),
                 };
                 let asked = Asked::Synced {
@@ -115,8 +116,12 @@ impl Node {
             }
             Question::Part(from, message) => {
                 self.undo.part(from, &message);
-                let publisher = peer(from);
-                return self.tell(Event::PartReceived { publisher, message }, out);
+                let event = Event::PartReceived {
+                    from: peer(from),
+                    publisher: peer(from),
+                    message,
+                };
+                return self.tell(event, out);
             }
             Question::Restream(event) => return self.tell(event, out),
         };
@@ -190,6 +195,14 @@ impl Node {
                 let index = self.index;
                 let peer = usize::from(peer.0[0]);
                 out.observed.penalised(index, peer, &reason);
+            }
+            Command::Disagree { height, reason, .. } => {
+                if self.byzantine.is_none() {
+                    let index = self.index;
+                    out.observed.violation(format!(
+                        "node {index} disagrees with what is certified at {height}: {reason}"
+                    ));
+                }
             }
             Command::Fail { reason } => {
                 if self.byzantine.is_none() {

@@ -266,7 +266,7 @@ fn certified_blocks_held_for_the_clock_are_found() {
 fn a_verdict_under_the_announced_hash_is_found() {
     let undo = undone(|undo| undo.verdict_by_announcement = true);
     let test = "a_verdict_under_the_announced_hash_is_found";
-    is_found(test, 98, "is not reached by all", &undo);
+    is_found(test, 98, "disagrees with what is certified", &undo);
 }
 
 #[test]

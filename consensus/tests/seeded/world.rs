@@ -14,7 +14,9 @@ use crate::observed::Observed;
 use crate::plan::{Fault, Link, Plan};
 use crate::random::Random;
 use crate::undo::Undo;
-use proofmill_consensus::core::{BLOCKS_IN_MEMORY_MAX, COLLECTED_BLOCKS_MAX, WAITING_BLOCKS_MAX};
+use proofmill_consensus::core::{
+    BLOCKS_IN_MEMORY_MAX, COLLECTED_BLOCKS_MAX, INSPECTIONS_MAX, SYNCED_MAX, WAITING_BLOCKS_MAX,
+};
 
 /// How long the nodes may take to go on once nothing goes wrong any more, in microseconds.
 const CALM_MAX: u64 = 90_000_000;
@@ -25,8 +27,12 @@ const ANSWER_MAX: u64 = 10_000_000;
 /// Events of one run; more are a storm.
 const EVENTS_MAX: u64 = 5_000_000;
 /// Bytes of blocks that a core may hold.
-const HELD_MAX: usize =
-    BLOCK_BYTES_MAX * (COLLECTED_BLOCKS_MAX + WAITING_BLOCKS_MAX + BLOCKS_IN_MEMORY_MAX);
+const HELD_MAX: usize = BLOCK_BYTES_MAX
+    * (COLLECTED_BLOCKS_MAX
+        + INSPECTIONS_MAX
+        + WAITING_BLOCKS_MAX
+        + BLOCKS_IN_MEMORY_MAX
+        + SYNCED_MAX);
 
 enum Happening {
     Arrive {
