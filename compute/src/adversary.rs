@@ -28,7 +28,7 @@ const FUNCTION_ROOM: usize = 9_000;
 /// Pages of memory: enough for a data segment as large as any module.
 const PAGES: u64 = 32;
 /// Functions before those of the pattern.
-const FUNCTIONS_FIXED: u32 = 9;
+const FUNCTIONS_FIXED: u32 = 12;
 
 /// Widest block or function type that the limits allow.
 #[derive(Clone, Copy, Debug)]
@@ -159,6 +159,12 @@ pub(crate) mod types {
     pub(crate) const WIDE_OUT: u32 = 7;
     /// As many parameters as results, the widest
     pub(crate) const WIDE_BOTH: u32 = 8;
+    /// Some parameters to nothing
+    pub(crate) const SOME_IN: u32 = 9;
+    /// Some parameters to the widest results
+    pub(crate) const SOME: u32 = 10;
+    /// Parameters of the two before: so many operands weigh nothing of their own.
+    pub(crate) const ARGUMENTS: usize = 12;
 }
 
 /// Indexes of the functions that every draft has, after the five entry points.
@@ -171,6 +177,12 @@ pub(crate) mod functions {
     pub(crate) const WIDE: u32 = 7;
     /// Nothing to the widest results
     pub(crate) const WIDE_OUT: u32 = 8;
+    /// As many parameters as results
+    pub(crate) const WIDE_BOTH: u32 = 9;
+    /// Some parameters to nothing
+    pub(crate) const SOME_IN: u32 = 10;
+    /// Some parameters to the widest results
+    pub(crate) const SOME: u32 = 11;
 }
 
 /// A module in the making.
@@ -207,8 +219,10 @@ impl Draft {
             (i32s(1), i32s(0)),
             (wide_in.clone(), wide_out.clone()),
             (wide_in, Vec::new()),
-            (Vec::new(), wide_out),
+            (Vec::new(), wide_out.clone()),
             (both.clone(), both),
+            (words(types::ARGUMENTS), Vec::new()),
+            (words(types::ARGUMENTS), wide_out),
         ] {
             draft.types.ty().function(params, results);
         }
@@ -234,9 +248,10 @@ impl Draft {
     }
 
     fn fixed_functions(&mut self, widths: Widths) {
-        use types::{NOTHING, PAIR, SOURCE, UNARY, WIDE, WIDE_OUT};
+        use types::{NOTHING, PAIR, SOME, SOME_IN, SOURCE, UNARY, WIDE, WIDE_BOTH, WIDE_OUT};
         for ty in [
-            UNARY, PAIR, SOURCE, SOURCE, SOURCE, NOTHING, UNARY, WIDE, WIDE_OUT,
+            UNARY, PAIR, SOURCE, SOURCE, SOURCE, NOTHING, UNARY, WIDE, WIDE_OUT, WIDE_BOTH,
+            SOME_IN, SOME,
         ] {
             self.functions.function(ty);
         }
@@ -253,9 +268,14 @@ impl Draft {
                 3 | 4 => {
                     code.i32_const(0);
                 }
-                7 | 8 => {
+                7 | 8 | 11 => {
                     for _ in 0..widths.results {
                         code.i64_const(0);
+                    }
+                }
+                9 => {
+                    for local in (0..).take(widths.params.min(widths.results)) {
+                        code.local_get(local);
                     }
                 }
                 _ => {}

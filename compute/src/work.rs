@@ -20,13 +20,20 @@
 //! | vectors, those of [`gas::VECTOR_LONG`], floats made integers | [`VECTOR`], [`VECTOR_LONG`], [`VECTOR_CONVERSION`] |
 //! | an operator with more than [`DEEP`] operands below its own | [`DEEP_VALUE`] |
 //! | a write to a local | 1 per [`LOCALS_PER_WRITE`] locals |
+//! | an edge, besides, for each local that it hands on | see [`handed`] |
 //! | an edge, besides | 1 per [`EDGES_PER_EDGE`] edges before it in the function |
 //! | an edge, besides | values² × (1 + loops around it) / [`VALUES_SQUARED_PER_EDGE`] |
 //! | a function, one in the table besides, a type, a segment, an item of one | [`FUNCTION`], [`ESCAPING`], [`TYPE`], [`SEGMENT`], [`ELEMENT`] |
 //!
+//! Where edges meet, each of them hands on the locals that one way has written and another has not: so a
+//! target of `br_table`, one byte, moves many values.
+//!
 //! *Values* are the locals, parameters included, and the operands on the stack: what may be alive on
 //! both sides of the edge.
 
+mod handed;
+
+use self::handed::Handed;
 use crate::gas;
 use crate::signatures::Arity;
 use wasmparser::Operator;
@@ -83,6 +90,7 @@ pub(crate) struct FunctionWork {
     locals: u64,
     /// The blocks around the next operator, the function itself not among them; true for a loop.
     open: Vec<bool>,
+    handed: Handed,
     /// Loops among them.
     depth: u64,
     /// Loops of the function.
@@ -94,11 +102,12 @@ pub(crate) struct FunctionWork {
 
 impl FunctionWork {
     /// Of a function of this type with so many declared locals, before its first operator.
-    pub(crate) const fn new(ty: Arity, declared: u64) -> Self {
+    pub(crate) fn new(ty: Arity, declared: u64) -> Self {
         let locals = declared + ty.params as u64;
         Self {
             locals,
             open: Vec::new(),
+            handed: Handed::new(locals),
             depth: 0,
             loops: 0,
             edges: 0,
@@ -120,7 +129,7 @@ impl FunctionWork {
             _ => {}
         }
         let (operands, results) = (u64::from(operands), u64::from(results));
-        self.sum += weight(operator);
+        self.sum += weight(operator) + self.handed.add(operator);
         if operands > DEEP {
             self.sum += DEEP_VALUE * (1 + results);
         }

@@ -84,6 +84,30 @@ fn a_branch_every_four_bytes_is_too_much_work() {
     assert_eq!(error.code(), 16);
 }
 
+/// A target of a table is a byte, and hands on every local that one way has written and another has not,
+/// as long as somebody reads it.
+#[test]
+fn edges_that_hand_on_many_locals_are_too_much_work() {
+    let table = |reads: bool| {
+        let each = |what: &dyn Fn(u32) -> String| (1..=32).map(what).collect::<String>();
+        let writes = each(&|local| format!("i64.const {local} local.set {local} "));
+        let read = each(&|local| format!("local.get {local} drop "));
+        let targets = "1 ".repeat(500);
+        let locals = "i64 ".repeat(32);
+        program(
+            &format!(
+                "(func (param i32) (local {locals}) block local.get 0 if {writes} local.get 0 \
+                 br_table {targets} end end {})",
+                if reads { read.as_str() } else { "" }
+            ),
+            "(i32.const 1)",
+        )
+    };
+    load(&table(false));
+    let error = refuse(&table(true));
+    assert!(matches!(error, ProgramError::TooMuchWork { .. }), "{error}");
+}
+
 /// The work counted bounds what the instrumenter writes, so nothing that is small becomes large.
 #[test]
 fn no_pattern_weighs_or_grows_more_than_its_size_allows() {

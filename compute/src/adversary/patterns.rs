@@ -2,6 +2,7 @@
 
 mod control;
 mod labels;
+mod moves;
 mod sections;
 mod straight;
 mod values;
@@ -152,6 +153,7 @@ pub fn patterns() -> impl Iterator<Item = &'static Pattern> {
         straight::STRAIGHT,
         control::CONTROL,
         values::VALUES,
+        moves::MOVES,
         sections::SECTIONS,
     ]
     .into_iter()
