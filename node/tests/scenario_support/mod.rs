@@ -150,6 +150,8 @@ impl Drop for Running {
 #[track_caller]
 pub(crate) fn run_worker_with(worker: &WorkerReady, nodes: &[&str], place: &Path) -> Running {
     let ready_file = place.join("worker.ready.json");
+    // Of an earlier run, if there was one.
+    let _ = fs::remove_file(&ready_file);
     let log = File::create(place.join("worker.log")).expect("a file");
     let running = Running::start(
         proofmill()

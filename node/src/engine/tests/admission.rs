@@ -182,7 +182,7 @@ fn attestations_for_tasks_that_do_not_exist_take_no_room() {
             output: Blob::default(),
         };
         let verdict = one(&engine, Topic::Attestations, codec::encode(&message));
-        assert_eq!(verdict, Acceptance::Useless);
+        assert_eq!(verdict, Acceptance::Ignore);
     }
     assert_eq!(engine.pools().attestations.len(), 0);
 }
