@@ -1,18 +1,25 @@
-//! The guard's file: replaced whole, synced before a signature leaves, held by one process.
+//! The guard's file: written in place, synced before a signature leaves, held by one process.
 //!
 //! ```text
 //! guard/lock      held exclusively as long as a process may sign
-//! guard/signed    line "proofmill guard 1", SHA-256 of the rest, the record
-//! guard/signed.new    only during a write
+//! guard/signed    four regions: slot 0, slot 1, slot 0 again, slot 1 again
+//! guard/signed.new    only while a guard is made
+//! region          line "proofmill guard 2", SHA-256 of the rest, number, length, the record
 //! ```
 //!
-//! A write goes to `signed.new`, is synced, renamed over `signed`, and the directory is synced. A
-//! crash at any point leaves the old record or the new one; the signature leaves only after the
-//! last step.
+//! Records are numbered. Number n goes to both copies of slot n mod 2 and is synced once; the other
+//! slot keeps number n - 1 meanwhile. The file is written whole when it is made, so a record needs
+//! no room on the disk and changes no directory.
+//!
+//! A crash can leave the slot that was being written in any state, and nothing else. One slot is
+//! therefore always whole: both copies valid and equal. The record is the valid one with the
+//! highest number. That a record is written twice tells a crash from damage: damage at one place
+//! never hides a record whose signature has left, as the other copy still has it, and a file
+//! without a whole slot is refused, because no crash makes one.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use proofmill_chain::codec;
@@ -20,16 +27,27 @@ use proofmill_chain::types::hash::{AccountId, Hash};
 
 use crate::record::Record;
 
-const MAGIC: &[u8] = b"proofmill guard 1\n";
-const DOMAIN: &str = "proofmill/guard/v1";
+const MAGIC: &[u8] = b"proofmill guard 2\n";
+const DOMAIN: &str = "proofmill/guard/v2";
 const SIGNED: &str = "signed";
 const NEW: &str = "signed.new";
 const LOCK: &str = "lock";
 const MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
 const HASH_BYTES: usize = 32;
-/// A record of the most rounds, each with a whole header, is far smaller.
-const RECORD_BYTES_MAX: usize = 1 << 20;
+const NUMBER_BYTES: usize = 8;
+const LENGTH_BYTES: usize = 4;
+const HEADER_BYTES: usize = MAGIC.len() + HASH_BYTES + NUMBER_BYTES + LENGTH_BYTES;
+/// Room for a record of the most rounds, each with a whole header: those take 64 KiB. A multiple of
+/// any disk's sector, so that no write touches two regions.
+const REGION_BYTES: usize = 128 << 10;
+const RECORD_BYTES_MAX: usize = REGION_BYTES - HEADER_BYTES;
+const SLOTS: usize = 2;
+const COPIES: usize = 2;
+const FILE_BYTES: usize = SLOTS * COPIES * REGION_BYTES;
+/// Looks at a guard that another process writes, before it counts as damaged: a look takes far less
+/// than the time between two records.
+const PEEKS_MAX: usize = 3;
 
 /// Why the guard cannot be used. Every message names the path.
 #[derive(Debug, thiserror::Error)]
@@ -84,24 +102,24 @@ pub enum GuardError {
 /// A step of a write, in order; a crash may come before each of them and after the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Create the new file.
-    Create,
-    /// Write the first half.
-    FirstHalf,
-    /// Write the rest.
-    SecondHalf,
-    /// Sync the new file.
+    /// Write the first copy.
+    FirstCopy,
+    /// Write the second.
+    SecondCopy,
+    /// Sync both.
     Sync,
-    /// Put it in the place of the old one.
-    Rename,
-    /// Sync the directory.
-    SyncDirectory,
 }
 
 /// The guard of one home, locked as long as this lives.
 #[derive(Debug)]
 pub struct GuardFile {
-    directory: PathBuf,
+    path: PathBuf,
+    file: File,
+    /// The number of the record on the disk.
+    number: u64,
+    /// Set while a write is under way, and for good once one has failed: another write could make
+    /// two records of one number.
+    is_uncertain: bool,
     _lock: File,
 }
 
@@ -113,12 +131,11 @@ impl GuardFile {
     pub fn create(directory: &Path, record: &Record) -> Result<Self, GuardError> {
         let path = directory.join(SIGNED);
         make(directory)?;
-        let guard = Self::lock(directory)?;
+        let lock = lock(directory)?;
         if path.exists() {
             return Err(GuardError::Exists(path));
         }
-        guard.write(record)?;
-        Ok(guard)
+        Self::put_new(directory, record, lock)
     }
 
     /// Replaces whatever guard is in `directory`, readable or not.
@@ -127,15 +144,15 @@ impl GuardFile {
     /// When another process holds it, or it cannot be written.
     pub fn replace(directory: &Path, record: &Record) -> Result<Self, GuardError> {
         make(directory)?;
-        let guard = Self::lock(directory)?;
-        guard.write(record)?;
-        Ok(guard)
+        let lock = lock(directory)?;
+        Self::put_new(directory, record, lock)
     }
 
     /// Opens the guard of a key on a chain.
     ///
     /// # Errors
-    /// When there is none, when it is damaged, of another key or chain, or held by another process.
+    /// When there is none, when it is damaged, of another key or chain, held by another process, or
+    /// cannot be written.
     pub fn open(
         directory: &Path,
         chain: &Hash,
@@ -145,8 +162,8 @@ impl GuardFile {
         if !path.exists() {
             return Err(GuardError::Missing(path));
         }
-        let guard = Self::lock(directory)?;
-        let record = read(directory)?;
+        let lock = lock(directory)?;
+        let (number, record) = read(&path)?;
         if record.key() != *key {
             return Err(GuardError::OtherKey {
                 path,
@@ -161,6 +178,17 @@ impl GuardFile {
                 chain: *chain,
             });
         }
+        let opened = OpenOptions::new().write(true).open(&path);
+        let mut guard = Self {
+            file: opened.map_err(|error| io_error(&path, error))?,
+            path,
+            number,
+            is_uncertain: false,
+            _lock: lock,
+        };
+        // What was read may be in memory only, or in one copy: a crash came before the sync. It must be
+        // durable before it is answered with. The same bytes again cannot hurt a valid copy.
+        guard.put(number, &record, |_| Ok(()))?;
         Ok((guard, record))
     }
 
@@ -169,20 +197,23 @@ impl GuardFile {
     /// # Errors
     /// When there is none or it is damaged.
     pub fn peek(directory: &Path) -> Result<Record, GuardError> {
-        read(directory)
+        let path = directory.join(SIGNED);
+        let mut found = read(&path);
+        for _ in 1..PEEKS_MAX {
+            if !matches!(found, Err(GuardError::Damaged { .. })) {
+                break;
+            }
+            found = read(&path);
+        }
+        found.map(|(_, record)| record)
     }
 
-    /// The guard's directory.
-    #[must_use]
-    pub fn directory(&self) -> &Path {
-        &self.directory
-    }
-
-    /// Replaces the record; durable when it returns.
+    /// Records; durable when it returns.
     ///
     /// # Errors
-    /// When the file system refuses. The old record or the new one is then on the disk.
-    pub fn write(&self, record: &Record) -> Result<(), GuardError> {
+    /// When the file system refuses, or refused before: from then on nothing is written. The old
+    /// record or the new one is on the disk.
+    pub fn write(&mut self, record: &Record) -> Result<(), GuardError> {
         self.write_in_steps(record, |_| Ok(()))
     }
 
@@ -191,52 +222,87 @@ impl GuardFile {
     /// # Errors
     /// When the file system refuses, or `before` does.
     pub fn write_in_steps(
-        &self,
+        &mut self,
+        record: &Record,
+        before: impl FnMut(Step) -> io::Result<()>,
+    ) -> Result<(), GuardError> {
+        self.put(self.number + 1, record, before)
+    }
+
+    /// Puts a record into both copies of its slot.
+    fn put(
+        &mut self,
+        number: u64,
         record: &Record,
         mut before: impl FnMut(Step) -> io::Result<()>,
     ) -> Result<(), GuardError> {
-        let new = self.directory.join(NEW);
-        let bytes = encode(record);
-        let (first, second) = bytes.split_at(bytes.len() / 2);
+        if self.is_uncertain {
+            let error = io::Error::other("an earlier write failed");
+            return Err(io_error(&self.path, error));
+        }
+        self.is_uncertain = true;
         let mut write = || {
-            before(Step::Create)?;
-            let mut file = OpenOptions::new()
+            let region = encode(number, record)?;
+            let [first, second] = places(number);
+            before(Step::FirstCopy)?;
+            self.file.write_all_at(&region, first as u64)?;
+            before(Step::SecondCopy)?;
+            self.file.write_all_at(&region, second as u64)?;
+            before(Step::Sync)?;
+            self.file.sync_data()
+        };
+        write().map_err(|error| io_error(&self.path, error))?;
+        self.is_uncertain = false;
+        self.number = number;
+        Ok(())
+    }
+
+    /// Writes a whole new file, with the record in both slots, and puts it in the place of the old one.
+    fn put_new(directory: &Path, record: &Record, lock: File) -> Result<Self, GuardError> {
+        let (path, new) = (directory.join(SIGNED), directory.join(NEW));
+        let write = || {
+            let mut bytes = vec![0; FILE_BYTES];
+            for number in 0..SLOTS as u64 {
+                let region = encode(number, record)?;
+                for place in places(number) {
+                    bytes[place..place + region.len()].copy_from_slice(&region);
+                }
+            }
+            let file = OpenOptions::new()
                 .write(true)
                 .create(true)
                 .truncate(true)
                 .mode(MODE)
                 .open(&new)?;
-            before(Step::FirstHalf)?;
-            file.write_all(first)?;
-            before(Step::SecondHalf)?;
-            file.write_all(second)?;
-            before(Step::Sync)?;
+            file.write_all_at(&bytes, 0)?;
             file.sync_all()?;
-            before(Step::Rename)?;
-            fs::rename(&new, self.directory.join(SIGNED))?;
-            before(Step::SyncDirectory)?;
-            File::open(&self.directory)?.sync_all()
+            fs::rename(&new, &path)?;
+            File::open(directory)?.sync_all()?;
+            Ok(file)
         };
-        write().map_err(|error| io_error(&new, error))
+        Ok(Self {
+            file: write().map_err(|error| io_error(&new, error))?,
+            path,
+            number: SLOTS as u64 - 1,
+            is_uncertain: false,
+            _lock: lock,
+        })
     }
+}
 
-    fn lock(directory: &Path) -> Result<Self, GuardError> {
-        let path = directory.join(LOCK);
-        let lock = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(MODE)
-            .open(&path)
-            .map_err(|error| io_error(&path, error))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self {
-                directory: directory.into(),
-                _lock: lock,
-            }),
-            Err(TryLockError::WouldBlock) => Err(GuardError::Busy(path)),
-            Err(TryLockError::Error(error)) => Err(io_error(&path, error)),
-        }
+fn lock(directory: &Path) -> Result<File, GuardError> {
+    let path = directory.join(LOCK);
+    let lock = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(MODE)
+        .open(&path)
+        .map_err(|error| io_error(&path, error))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(GuardError::Busy(path)),
+        Err(TryLockError::Error(error)) => Err(io_error(&path, error)),
     }
 }
 
@@ -253,38 +319,97 @@ fn make(directory: &Path) -> Result<(), GuardError> {
         .map_err(|error| io_error(parent, error))
 }
 
-fn encode(record: &Record) -> Vec<u8> {
+/// Where the copies of a record lie: apart, with the other slot between them.
+fn places(number: u64) -> [usize; COPIES] {
+    let slot = usize::from(!number.is_multiple_of(SLOTS as u64));
+    [slot * REGION_BYTES, (SLOTS + slot) * REGION_BYTES]
+}
+
+fn encode(number: u64, record: &Record) -> io::Result<Vec<u8>> {
     let body = codec::encode(record);
+    let length = body.len();
+    let short = u32::try_from(length).ok();
+    let short = short.filter(|_| length <= RECORD_BYTES_MAX);
+    let Some(short) = short else {
+        let what = format!("a record of {length} bytes, at most {RECORD_BYTES_MAX} have room");
+        return Err(io::Error::other(what));
+    };
+    let number = number.to_le_bytes();
     let mut bytes = MAGIC.to_vec();
-    bytes.extend_from_slice(Hash::of(DOMAIN, &[&body]).as_bytes());
+    bytes.extend_from_slice(Hash::of(DOMAIN, &[&number, &body]).as_bytes());
+    bytes.extend_from_slice(&number);
+    bytes.extend_from_slice(&short.to_le_bytes());
     bytes.extend_from_slice(&body);
-    bytes
+    Ok(bytes)
 }
 
-fn read(directory: &Path) -> Result<Record, GuardError> {
-    let path = directory.join(SIGNED);
-    let file = File::open(&path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => GuardError::Missing(path.clone()),
-        _ => io_error(&path, error),
+/// The number and the record of a guard's file.
+fn read(path: &Path) -> Result<(u64, Record), GuardError> {
+    let file = File::open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => GuardError::Missing(path.into()),
+        _ => io_error(path, error),
     })?;
-    let mut bytes = Vec::new();
-    file.take(2 * RECORD_BYTES_MAX as u64)
+    let mut bytes = Vec::with_capacity(FILE_BYTES + 1);
+    file.take(FILE_BYTES as u64 + 1)
         .read_to_end(&mut bytes)
-        .map_err(|error| io_error(&path, error))?;
-    decode(&bytes).map_err(|reason| GuardError::Damaged { path, reason })
+        .map_err(|error| io_error(path, error))?;
+    decode(&bytes).map_err(|reason| GuardError::Damaged {
+        path: path.into(),
+        reason,
+    })
 }
 
-fn decode(bytes: &[u8]) -> Result<Record, String> {
-    let rest = bytes
-        .strip_prefix(MAGIC)
-        .ok_or("it does not begin as a guard of this version does")?;
-    let (hash, body) = rest
-        .split_at_checked(HASH_BYTES)
-        .ok_or("it ends within its check sum")?;
-    if *Hash::of(DOMAIN, &[body]).as_bytes() != *hash {
-        return Err("its check sum is wrong".to_owned());
+fn decode(bytes: &[u8]) -> Result<(u64, Record), String> {
+    if bytes.len() != FILE_BYTES {
+        let length = bytes.len();
+        return Err(format!(
+            "it has {length} bytes{}, a guard of this version has {FILE_BYTES}",
+            if length > FILE_BYTES { " or more" } else { "" }
+        ));
     }
-    codec::decode::<Record, RECORD_BYTES_MAX>(body).map_err(|error| error.to_string())
+    let slots = [0, 1].map(|slot| places(slot).map(|place| region(bytes, slot, place)));
+    // The slot that was not being written. Of two whole ones, the newer.
+    let whole = slots.iter().filter_map(|copies| match copies {
+        [Some(first), Some(second)] if first == second => Some(*first),
+        _ => None,
+    });
+    let Some(whole) = whole.max_by_key(|(number, _)| *number) else {
+        return Err(
+            "check sums are wrong or copies differ in both of its slots, which no crash explains"
+                .to_owned(),
+        );
+    };
+    let mut newest = whole;
+    for (number, body) in slots.into_iter().flatten().flatten() {
+        if number.abs_diff(whole.0) > 1 {
+            return Err(format!(
+                "it holds the records {} and {number}, which do not follow each other",
+                whole.0
+            ));
+        }
+        if number > newest.0 {
+            newest = (number, body);
+        }
+        if number == newest.0 && body != newest.1 {
+            return Err(format!("it holds two different records {number}"));
+        }
+    }
+    let record = codec::decode::<Record, RECORD_BYTES_MAX>(newest.1);
+    Ok((newest.0, record.map_err(|error| error.to_string())?))
+}
+
+/// The number and the body of the region at `place`; `None` when it is not whole.
+fn region(bytes: &[u8], slot: u64, place: usize) -> Option<(u64, &[u8])> {
+    let rest = bytes
+        .get(place..place + REGION_BYTES)?
+        .strip_prefix(MAGIC)?;
+    let (hash, rest) = rest.split_at_checked(HASH_BYTES)?;
+    let (number, rest) = rest.split_first_chunk::<NUMBER_BYTES>()?;
+    let (length, rest) = rest.split_first_chunk::<LENGTH_BYTES>()?;
+    let body = rest.get(..usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
+    let whole = *Hash::of(DOMAIN, &[number, body]).as_bytes() == *hash;
+    let number = u64::from_le_bytes(*number);
+    (whole && number % SLOTS as u64 == slot).then_some((number, body))
 }
 
 fn io_error(path: &Path, error: io::Error) -> GuardError {

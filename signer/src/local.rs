@@ -88,6 +88,7 @@ pub trait Signer: Send + Sync + 'static {
 }
 
 struct State {
+    file: GuardFile,
     record: Record,
     lock: Option<(Round, Hash)>,
     /// Set when a write failed: what is on the disk is uncertain.
@@ -98,7 +99,6 @@ struct State {
 pub struct LocalSigner {
     consensus: SecretKey,
     beacon: SecretKey,
-    file: GuardFile,
     state: Mutex<State>,
 }
 
@@ -120,8 +120,8 @@ impl LocalSigner {
         Self {
             consensus,
             beacon,
-            file,
             state: Mutex::new(State {
+                file,
                 record,
                 lock: None,
                 is_broken: false,
@@ -166,7 +166,7 @@ impl LocalSigner {
         }
         let signature = self.consensus.sign(bytes);
         let next = state.record.with(message, signature);
-        if let Err(error) = self.file.write(&next) {
+        if let Err(error) = state.file.write(&next) {
             state.is_broken = true;
             return Err(error.into());
         }

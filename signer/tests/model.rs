@@ -4,6 +4,8 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 
 use proofmill_chain::crypto::verify::{Item, verify};
 use proofmill_chain::finality::VoteKind;
@@ -150,7 +152,7 @@ proptest! {
     #[test]
     fn no_two_signatures_conflict_however_often_it_restarts(
         asks in asks(90),
-        restarts in prop::collection::vec(any::<bool>(), 60),
+        ends in prop::collection::vec(ends(), 60),
         floor in 0_u64..3,
     ) {
         let place = tempfile::tempdir().expect("a directory");
@@ -159,25 +161,21 @@ proptest! {
         let open = || LocalSigner::open(&directory, &chain(), key(), key()).expect("a guard");
         let mut signer = Some(open());
         let mut given: BTreeMap<(u64, u32, Position), Vec<u8>> = BTreeMap::new();
-        for (ask, restart) in asks.into_iter().zip(restarts) {
-            if restart {
+        for (ask, end) in asks.into_iter().zip(ends) {
+            if end == End::Between {
                 drop(signer.take());
                 signer = Some(open());
             }
-            let signer = signer.as_ref().expect("open");
-            let signature = match Owned::of(ask) {
-                Owned::Header(header) => signer.sign_header(&header),
-                Owned::Proposal(proposal) => signer.sign_proposal(&proposal).map(|s| s.signature),
-                Owned::Vote(vote) => signer.sign_vote(&vote).map(|signed| {
-                    let message = vote_bytes(&chain(), &signer.key(), &signed.message);
-                    assert!(verify(&Item {
-                        key: signer.key().as_bytes(),
-                        message: &message,
-                        signature: signed.signature.as_bytes(),
-                    }));
-                    signed.signature
-                }),
-            };
+            let path = directory.join("signed");
+            let old = matches!(end, End::Torn(_)).then(|| fs::read(&path).expect("the guard"));
+            let signature = signed_by(signer.as_ref().expect("open"), ask);
+            if let (End::Torn(sectors), Some(old)) = (end, old) {
+                // The process ended before the signature left, the disk has some of the record.
+                drop(signer.take());
+                tear(&path, &old, sectors);
+                signer = Some(open());
+                continue;
+            }
             match signature {
                 Ok(signature) => {
                     prop_assert!(ask.height > floor);
@@ -190,6 +188,56 @@ proptest! {
                 Err(error) => prop_assert!(matches!(error, SignError::Refused(_)), "{}", error),
             }
         }
+    }
+}
+
+/// How the process ends at a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// It goes on.
+    Not,
+    /// Before the request.
+    Between,
+    /// While the record is written: the disk has the changed sectors whose bit is set.
+    Torn(u32),
+}
+
+fn ends() -> impl Strategy<Value = End> {
+    prop_oneof![
+        2 => Just(End::Not),
+        1 => Just(End::Between),
+        1 => any::<u32>().prop_map(End::Torn),
+    ]
+}
+
+/// Takes back the changes of a guard's file in all sectors but some.
+fn tear(path: &Path, old: &[u8], kept: u32) {
+    const SECTOR: usize = 512;
+    let mut torn = fs::read(path).expect("the guard");
+    let sectors = torn.chunks_mut(SECTOR).zip(old.chunks(SECTOR));
+    let changed = sectors.filter(|(new, old)| new != old);
+    for (number, (new, old)) in changed.enumerate() {
+        if kept.rotate_right(u32::try_from(number).expect("small")) & 1 == 0 {
+            new.copy_from_slice(old);
+        }
+    }
+    fs::write(path, torn).expect("written");
+}
+
+/// The signer's answer, its signature verified when it is a vote's.
+fn signed_by(signer: &LocalSigner, ask: Ask) -> Result<Signature, SignError> {
+    match Owned::of(ask) {
+        Owned::Header(header) => signer.sign_header(&header),
+        Owned::Proposal(proposal) => signer.sign_proposal(&proposal).map(|s| s.signature),
+        Owned::Vote(vote) => signer.sign_vote(&vote).map(|signed| {
+            let message = vote_bytes(&chain(), &signer.key(), &signed.message);
+            assert!(verify(&Item {
+                key: signer.key().as_bytes(),
+                message: &message,
+                signature: signed.signature.as_bytes(),
+            }));
+            signed.signature
+        }),
     }
 }
 

@@ -450,7 +450,7 @@ impl Network {
         let (key, chain) = (&self.keys[index], self.apps[index].chain());
         std::fs::remove_file(home.join("consensus/wal")).expect("there is a log");
         let opened = GuardFile::open(&home.join("guard"), &chain, &key.public());
-        let (file, mut record) = opened.expect("the guard opens");
+        let (mut file, mut record) = opened.expect("the guard opens");
         let open = self.apps[index].head().next();
         for kind in [VoteKind::Prevote, VoteKind::Precommit] {
             let vote = Vote {
