@@ -1,7 +1,8 @@
 //! Whether this node has caught up with the network: no connected peer shows a higher height.
 //!
 //! A peer's status is a bare claim. It counts for [`CLAIM_MAX`], and longer only while blocks
-//! arrive: a peer that invents heights delays a validator by that time and no more.
+//! arrive. When none do, a peer that invents heights delays a validator by that time, peers that come
+//! one after the other and do so by [`CLAIMS_MAX`], and peers that say nothing by [`CLAIM_MAX`].
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,6 +12,9 @@ use proofmill_chain::types::units::Height;
 
 /// How long a peer's unproven claim of a higher height counts.
 pub(crate) const CLAIM_MAX: Duration = Duration::from_secs(10);
+/// How long unproven claims of all peers together count: time for a node whose connections are slow to
+/// come, and a bound for a stranger who has as many names as it likes.
+const CLAIMS_MAX: Duration = Duration::from_secs(60);
 /// How long a connected peer may take to report its height.
 const REPORT_MAX: Duration = Duration::from_secs(2);
 
@@ -101,7 +105,9 @@ impl Peers {
         if head > self.progress.0 {
             self.progress = (head, now);
         }
-        let counts = |since: Instant| now < since.max(self.progress.1) + CLAIM_MAX;
+        let progress = self.progress.1;
+        let counts =
+            |since: Instant| now < (since.max(progress) + CLAIM_MAX).min(progress + CLAIMS_MAX);
         let claims = self.peers.values().filter_map(|peer| peer.claim);
         let higher = claims.filter(|claim| claim.height > head && counts(claim.since));
         if let Some(height) = higher.map(|claim| claim.height).max() {
@@ -109,6 +115,7 @@ impl Peers {
         }
         let silent = self.peers.values().filter(|peer| peer.claim.is_none());
         let awaited = silent.map(|peer| peer.connected + REPORT_MAX).max();
+        let awaited = awaited.map(|until| until.min(self.begun + CLAIM_MAX));
         match awaited {
             Some(until) if now < until => Standing::Unknown(until),
             _ if self.peers.values().any(|peer| peer.claim.is_some()) => Standing::CaughtUp,

@@ -3,12 +3,14 @@
 //! ```text
 //! network ──events──▶ consensus, sync           (unchanged)
 //!         ──events──▶ Watch ──▶ heights of peers, messages under our own key
+//!                     Watch ──▶ network             (an empty answer while no engine serves)
 //! engine ──messages──▶ Outgoing ──▶ network     (unsigned messages are dropped; all, once the signer is revoked)
 //! ```
 //!
 //! The network outlives the engines that use it: a node becomes a validator by starting another
 //! engine, without losing its peers.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,12 +21,13 @@ use arc_malachitebft_app_channel::{NetworkIdentity, NetworkMsg as AppNetworkMsg}
 use arc_malachitebft_core_consensus::{LivenessMsg, SignedConsensusMsg};
 use arc_malachitebft_engine::network::{Msg, NetworkEvent, NetworkRef, Status};
 use arc_malachitebft_peer::PeerId;
+use arc_malachitebft_sync::{Request, Response, ValueResponse};
 use async_trait::async_trait;
 use proofmill_chain::types::hash::Hash;
 use proofmill_chain::types::units::Height;
 use proofmill_signer::Signer as _;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 use crate::caught_up::{Peers, Standing};
 use crate::codec::WireCodec;
@@ -55,7 +58,12 @@ pub(crate) struct Network {
 
 struct Shared {
     peers: Mutex<Peers>,
-    changed: Notify,
+    /// What peers show has changed.
+    changed: watch::Sender<()>,
+    /// A peer has come that may not know our height.
+    joined: watch::Sender<()>,
+    /// An engine answers requests for blocks.
+    is_serving: AtomicBool,
     foreign: watch::Sender<Option<EngineError>>,
 }
 
@@ -63,7 +71,7 @@ impl Shared {
     fn peers(&self, change: impl FnOnce(&mut Peers)) {
         let peers = self.peers.lock();
         change(&mut peers.unwrap_or_else(PoisonError::into_inner));
-        self.changed.notify_waiters();
+        self.changed.send_replace(());
     }
 }
 
@@ -88,10 +96,12 @@ impl Network {
         .map_err(|error| start(&error))?;
         let shared = Arc::new(Shared {
             peers: Mutex::new(Peers::new(Instant::now(), alone_wait)),
-            changed: Notify::new(),
+            changed: watch::Sender::new(()),
+            joined: watch::Sender::new(()),
+            is_serving: AtomicBool::new(false),
             foreign: watch::Sender::new(None),
         });
-        let arguments = (own, Arc::clone(&shared));
+        let arguments = (own, Arc::clone(&shared), actor.clone());
         let (watch, _) = Actor::spawn(None, Watch, arguments)
             .await
             .map_err(|error| start(&error))?;
@@ -117,9 +127,16 @@ impl Network {
         Ok((outgoing, self.publish.clone()))
     }
 
-    /// Tells the peers the last committed height, which they answer with theirs in time.
-    pub(crate) fn report(&self, head: Height, history_min: Height) {
-        let status = Status::new(context::Height(head), context::Height(history_min));
+    /// Says whether an engine answers requests for blocks. A request that nobody answers would hold its
+    /// sender up for the whole of its time-out.
+    pub(crate) fn serves(&self, is_serving: bool) {
+        self.shared.is_serving.store(is_serving, Ordering::Relaxed);
+    }
+
+    /// Tells the peers the last committed height while no engine does, which they answer with theirs in
+    /// time. It offers none of the blocks: there is no engine to send them.
+    pub(crate) fn report(&self, head: Height) {
+        let status = Status::new(context::Height(head), context::Height(head.next()));
         // An error means that the network is stopping.
         self.actor.cast(Msg::BroadcastStatus(status)).ok();
     }
@@ -131,9 +148,14 @@ impl Network {
         peers.standing(head, Instant::now())
     }
 
-    /// Resolves at the next change of what peers show.
-    pub(crate) async fn changed(&self) {
-        self.shared.changed.notified().await;
+    /// Changes whenever what peers show does.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.shared.changed.subscribe()
+    }
+
+    /// Changes whenever a peer comes that may not know our height.
+    pub(crate) fn arrivals(&self) -> watch::Receiver<()> {
+        self.shared.joined.subscribe()
     }
 
     /// Resolves with what is to be said once another process is seen to sign with our key.
@@ -175,7 +197,7 @@ struct Watch;
 #[async_trait]
 impl Actor for Watch {
     type Msg = Event;
-    type State = (Option<Own>, Arc<Shared>);
+    type State = (Option<Own>, Arc<Shared>, NetworkRef<Chain>);
     type Arguments = Self::State;
 
     async fn pre_start(
@@ -190,7 +212,7 @@ impl Actor for Watch {
         &self,
         _: ActorRef<Event>,
         Event(event): Event,
-        (own, shared): &mut Self::State,
+        (own, shared, network): &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         let now = Instant::now();
         match &event {
@@ -198,6 +220,20 @@ impl Actor for Watch {
             NetworkEvent::PeerDisconnected(peer) => shared.peers(|peers| peers.disconnected(peer)),
             NetworkEvent::Status(peer, status) => {
                 shared.peers(|peers| peers.reported(*peer, status.tip_height.0, now));
+            }
+            // Only from here on does a message of ours reach it.
+            NetworkEvent::PeerSubscribed(..) => {
+                shared.joined.send_replace(());
+            }
+            NetworkEvent::SyncRequest(id, _, Request::ValueRequest(request))
+                if !shared.is_serving.load(Ordering::Relaxed) =>
+            {
+                let nothing = ValueResponse::new(*request.range.start(), Vec::new());
+                let nothing = Response::ValueResponse(nothing);
+                // An error means that the network is stopping.
+                network
+                    .cast(Msg::OutgoingResponse(id.clone(), nothing))
+                    .ok();
             }
             _ => {}
         }
@@ -269,11 +305,19 @@ impl Actor for Outgoing {
         message: Msg<Chain>,
         (network, signer): &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
-        let is_revoked = || signer.as_ref().is_some_and(|signer| signer.is_revoked());
-        if is_unsigned(&message) || (is_signed(&message) && is_revoked()) {
+        if is_unsigned(&message) {
             return Ok(());
         }
-        Ok(network.cast(message)?)
+        let signed = is_signed(&message);
+        let pass_on = || {
+            tell(&message);
+            network.cast(message)
+        };
+        match signer {
+            Some(signer) if signed => signer.let_leave(pass_on).unwrap_or(Ok(()))?,
+            _ => pass_on()?,
+        }
+        Ok(())
     }
 }
 
@@ -282,6 +326,22 @@ const fn is_signed(message: &Msg<Chain>) -> bool {
         message,
         Msg::PublishConsensusMsg(_) | Msg::PublishLivenessMsg(_) | Msg::PublishProposalPart(_)
     )
+}
+
+/// Says in the log which signature leaves.
+fn tell(message: &Msg<Chain>) {
+    match message {
+        Msg::PublishConsensusMsg(SignedConsensusMsg::Vote(vote))
+        | Msg::PublishLivenessMsg(LivenessMsg::Vote(vote)) => tracing::debug!(
+            kind = ?vote.kind, height = %vote.height.0, round = %vote.round, block = ?vote.value,
+            "a signature leaves"
+        ),
+        Msg::PublishConsensusMsg(SignedConsensusMsg::Proposal(proposal)) => tracing::debug!(
+            kind = "Proposal", height = %proposal.height.0, round = %proposal.round,
+            block = ?proposal.value, "a signature leaves"
+        ),
+        _ => {}
+    }
 }
 
 fn is_unsigned(message: &Msg<Chain>) -> bool {

@@ -4,16 +4,17 @@ use arc_malachitebft_app_channel::NetworkIdentity;
 use arc_malachitebft_app_channel::app::config::NodeConfig as _;
 use arc_malachitebft_app_channel::app::metrics::SharedRegistry;
 use arc_malachitebft_app_channel::spawn::spawn_network_actor;
-use arc_malachitebft_engine::network::{Msg, NetworkEvent, NetworkRef};
+use arc_malachitebft_engine::network::{Msg, NetworkEvent, NetworkRef, Status};
 use async_trait::async_trait;
 use proofmill_chain::finality::VoteKind;
 use proofmill_chain::types::hash::{AccountId, Hash, Signature};
+use proofmill_chain::types::units::Height;
 use proofmill_signer::{Proposal, Sighting, Vote, proposal_bytes, vote_bytes};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::mpsc;
 
 use crate::codec::WireCodec;
-use crate::context::Chain;
+use crate::context::{self, Chain};
 use crate::core::{Part, announcement_bytes};
 use crate::engine::{EngineError, NetworkConfig, keypair, node_of};
 use crate::network::Event;
@@ -78,7 +79,13 @@ impl Observer {
         .await
         .map_err(|error| start(&error))?;
         let (sender, observed) = mpsc::unbounded_channel();
-        let (listening, _) = Actor::spawn(None, Listening, (chain, sender))
+        let heard = Heard {
+            chain,
+            sender,
+            network: network.clone(),
+            highest: 0,
+        };
+        let (listening, _) = Actor::spawn(None, Listening, heard)
             .await
             .map_err(|error| start(&error))?;
         network
@@ -97,30 +104,63 @@ impl Observer {
 
 struct Listening;
 
+struct Heard {
+    chain: Hash,
+    sender: mpsc::UnboundedSender<Observed>,
+    network: NetworkRef<Chain>,
+    /// The highest height at which a key signed.
+    highest: u64,
+}
+
+impl Heard {
+    fn pass_on(&mut self, observed: Observed) {
+        if observed.is_signed {
+            self.highest = self.highest.max(observed.height);
+        }
+        // An error means that nobody listens any more.
+        self.sender.send(observed).ok();
+    }
+
+    /// Tells a peer that has come which height somebody has committed, as every peer does: a validator
+    /// waits for that before it signs. It has no blocks to offer.
+    fn report(&self) {
+        if let Some(committed) = self.highest.checked_sub(1) {
+            let (tip, next) = (Height::new(committed), Height::new(self.highest));
+            let status = Status::new(context::Height(tip), context::Height(next));
+            // An error means that the network is stopping.
+            self.network.cast(Msg::BroadcastStatus(status)).ok();
+        }
+    }
+}
+
 #[async_trait]
 impl Actor for Listening {
     type Msg = Event;
-    type State = (Hash, mpsc::UnboundedSender<Observed>);
+    type State = Heard;
     type Arguments = Self::State;
 
     async fn pre_start(
         &self,
         _: ActorRef<Event>,
-        state: Self::State,
-    ) -> Result<Self::State, ActorProcessingErr> {
-        Ok(state)
+        heard: Heard,
+    ) -> Result<Heard, ActorProcessingErr> {
+        Ok(heard)
     }
 
     async fn handle(
         &self,
         _: ActorRef<Event>,
         Event(event): Event,
-        (chain, sender): &mut Self::State,
+        heard: &mut Heard,
     ) -> Result<(), ActorProcessingErr> {
+        if matches!(event, NetworkEvent::PeerSubscribed(..)) {
+            heard.report();
+        }
+        let chain = heard.chain;
         if let NetworkEvent::ProposalPart(_, _, message) = &event
             && let Some(Part::Init(announcement, signature)) = message.content.as_data()
         {
-            let bytes = announcement_bytes(chain, announcement);
+            let bytes = announcement_bytes(&chain, announcement);
             let observed = Observed {
                 kind: ObservedKind::Announcement,
                 key: announcement.proposer,
@@ -129,11 +169,10 @@ impl Actor for Listening {
                 block: Some(announcement.block),
                 is_signed: is_valid(&announcement.proposer, &bytes, signature),
             };
-            // An error means that nobody listens any more.
-            sender.send(observed).ok();
+            heard.pass_on(observed);
         }
         for seen in sightings(&event).into_iter().flat_map(|(_, seen)| seen) {
-            sender.send(observed(chain, &seen)).ok();
+            heard.pass_on(observed(&chain, &seen));
         }
         Ok(())
     }

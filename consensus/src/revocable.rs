@@ -4,7 +4,7 @@
 //! a while to end. All that is signed for consensus is signed through one [`Revocable`], so that the
 //! moment of detection is the last one, whatever still runs.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use proofmill_chain::types::block::Header;
 use proofmill_chain::types::hash::{AccountId, Hash, Signature, VrfOutput, VrfProof};
@@ -18,6 +18,8 @@ use proofmill_signer::{
 pub struct Revocable {
     signer: Arc<dyn Signer>,
     revoked: OnceLock<String>,
+    /// Held while a signature leaves and while the signer is revoked.
+    leaving: Mutex<()>,
 }
 
 impl Revocable {
@@ -27,12 +29,20 @@ impl Revocable {
         Self {
             signer,
             revoked: OnceLock::new(),
+            leaving: Mutex::new(()),
         }
     }
 
     /// Signs nothing from now on, also not what is being signed; the first reason stays.
     pub fn revoke(&self, reason: impl std::fmt::Display) {
+        let _leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
         self.revoked.get_or_init(|| reason.to_string());
+    }
+
+    /// Lets something signed leave; nothing leaves any more once [`Revocable::revoke`] has returned.
+    pub fn let_leave<T>(&self, leave: impl FnOnce() -> T) -> Option<T> {
+        let _leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+        (!self.is_revoked()).then(leave)
     }
 
     /// Whether it is revoked.

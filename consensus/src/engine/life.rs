@@ -43,8 +43,11 @@ const LOG_WAIT_MAX: Duration = Duration::from_secs(5);
 const REQUESTS_MAX: usize = 16;
 /// How often the number of peers is read.
 const PEERS_INTERVAL: Duration = Duration::from_secs(1);
-/// How often a node looks whether it may sign, and tells its height while no engine does.
+/// How often a node tells its height while no engine does, and looks whether it may sign when nothing
+/// else makes it look: claims of peers lapse.
 const STANDING_INTERVAL: Duration = Duration::from_millis(250);
+/// Peers that come at the same time are told together, and no peer makes this node talk faster.
+const REPORT_GAP: Duration = Duration::from_millis(20);
 /// How long the engine's parts may take to stop.
 const STOP_WAIT: Duration = Duration::from_secs(5);
 
@@ -165,9 +168,14 @@ impl Life {
             );
             return Ok(Some(Mode::Follow(Some(until))));
         }
+        let (mut changes, mut arrivals) = (self.network.changes(), self.network.arrivals());
+        let mut stopping = self.stopping.clone();
+        let mut reported = None::<Instant>;
+        let mut report_at = Instant::now();
         loop {
+            changes.borrow_and_update();
             let head = self.head().await?;
-            match self.network.standing(head) {
+            let until = match self.network.standing(head) {
                 Standing::CaughtUp => {
                     tracing::info!(next = %head.next(), "this validator signs");
                     return Ok(Some(Mode::Sign(Arc::clone(signer), plan)));
@@ -176,27 +184,24 @@ impl Life {
                     tracing::info!(%head, %height, "this validator catches up before it signs");
                     return Ok(Some(Mode::Follow(Some(Height::ZERO))));
                 }
-                Standing::Unknown(until) => {
-                    let app = Arc::clone(&self.app);
-                    self.network
-                        .report(head, blocking(move || app.history_min()).await?);
-                    if !self.waits(until).await? {
-                        return Ok(None);
-                    }
-                }
+                Standing::Unknown(until) => until,
+            };
+            let now = Instant::now();
+            if report_at <= now {
+                arrivals.borrow_and_update();
+                self.network.report(head);
+                reported = Some(now);
+                report_at = now + STANDING_INTERVAL;
             }
-        }
-    }
-
-    /// Waits for news of the peers, at most until `until`; false when the node is stopped.
-    async fn waits(&self, until: Instant) -> Result<bool, EngineError> {
-        let until = until.min(Instant::now() + STANDING_INTERVAL);
-        let mut stopping = self.stopping.clone();
-        tokio::select! {
-            _ = stopping.wait_for(|stop| *stop) => Ok(false),
-            error = self.network.foreign() => Err(error),
-            () = self.network.changed() => Ok(true),
-            () = tokio::time::sleep_until(until.into()) => Ok(true),
+            let earliest = reported.map_or(now, |at| at + REPORT_GAP);
+            tokio::select! {
+                _ = stopping.wait_for(|stop| *stop) => return Ok(None),
+                error = self.network.foreign() => return Err(error),
+                // The senders live as long as `self`.
+                _ = changes.changed() => {}
+                _ = arrivals.changed() => report_at = report_at.min(earliest),
+                () = tokio::time::sleep_until(until.min(report_at).into()) => {}
+            }
         }
     }
 
@@ -206,16 +211,27 @@ impl Life {
     }
 
     /// Resolves when a following engine should make way for one that signs.
-    async fn may_sign(&self, until: Option<Height>) -> Result<End, EngineError> {
+    async fn may_sign(
+        &self,
+        until: Option<Height>,
+        mut position: watch::Receiver<(Height, Round)>,
+    ) -> Result<End, EngineError> {
         let Some(until) = until else {
             return std::future::pending().await;
         };
-        let mut ticks = tokio::time::interval(STANDING_INTERVAL);
+        let mut changes = self.network.changes();
         loop {
-            ticks.tick().await;
+            changes.borrow_and_update();
+            position.borrow_and_update();
             let head = self.head().await?;
             if head >= until && self.network.standing(head) == Standing::CaughtUp {
                 return Ok(End::MaySign);
+            }
+            // The senders live as long as `self` and the adapter.
+            tokio::select! {
+                _ = changes.changed() => {}
+                _ = position.changed() => {}
+                () = tokio::time::sleep(STANDING_INTERVAL) => {}
             }
         }
     }
@@ -242,6 +258,7 @@ impl Life {
         };
         wait_until_free(log.clone()).await?;
         let (channels, actors) = self.build(signer.clone(), log.clone()).await?;
+        self.network.serves(true);
         let Channels {
             consensus,
             network,
@@ -269,7 +286,7 @@ impl Life {
         let mut serving = tokio::spawn(Arc::clone(&adapter).run(consensus));
         let ended = tokio::select! {
             ended = self.supervise(&adapter, &mut serving, events, &log) => ended,
-            ended = self.may_sign(until) => ended,
+            ended = self.may_sign(until, adapter.position()) => ended,
         };
         match &ended {
             Ok(End::Stopped) => self.ending.begin(Ok(())),
@@ -279,6 +296,7 @@ impl Life {
         }
         // From here on no message is taken; what was taken is finished.
         self.shown.signs.send_replace(false);
+        self.network.serves(false);
         peers.abort();
         clocks.abort();
         drop(requests);
