@@ -138,7 +138,7 @@ mod tests {
     use arc_malachitebft_peer::PeerId;
     use proofmill_chain::types::units::Height;
 
-    use super::{CLAIM_MAX, Peers, REPORT_MAX, Standing};
+    use super::{CLAIM_MAX, CLAIMS_MAX, Peers, REPORT_MAX, Standing};
 
     const ALONE: Duration = Duration::from_secs(10);
 
@@ -193,6 +193,27 @@ mod tests {
         peers.reported(liar, height(1), late);
         peers.reported(liar, height(900), late);
         assert_eq!(peers.standing(height(5), late), Standing::CaughtUp);
+    }
+
+    #[test]
+    fn strangers_with_ever_new_names_delay_for_a_bounded_time() {
+        let now = Instant::now();
+        let (mut silent, mut liars) = (Peers::new(now, ALONE), Peers::new(now, ALONE));
+        for second in 0..CLAIMS_MAX.as_secs() {
+            let then = now + Duration::from_secs(second);
+            let stranger = peer(u8::try_from(second).expect("few"));
+            silent.connected(stranger, then);
+            let waits = matches!(silent.standing(height(5), then), Standing::Unknown(_));
+            assert_eq!(waits, then < now + CLAIM_MAX, "{second}");
+            liars.reported(stranger, height(900), then);
+            assert_eq!(
+                liars.standing(height(5), then),
+                Standing::Behind(height(900))
+            );
+        }
+        let late = now + CLAIMS_MAX;
+        liars.reported(peer(99), height(900), late);
+        assert_eq!(liars.standing(height(5), late), Standing::CaughtUp);
     }
 
     #[test]

@@ -311,13 +311,12 @@ impl Actor for Outgoing {
         let signed = is_signed(&message);
         let pass_on = || {
             tell(&message);
-            network.cast(message)
+            network.cast(message).map_err(ActorProcessingErr::from)
         };
         match signer {
-            Some(signer) if signed => signer.let_leave(pass_on).unwrap_or(Ok(()))?,
-            _ => pass_on()?,
+            Some(signer) if signed => signer.let_leave(pass_on).unwrap_or(Ok(())),
+            _ => pass_on(),
         }
-        Ok(())
     }
 }
 

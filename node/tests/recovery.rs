@@ -58,7 +58,7 @@ fn what_is_final_survives_the_death_of_all_validators() {
             thread::sleep(support::LOOK_EVERY);
         }
         network.kill_all();
-        let sent = sender.stop();
+        sender.make_no_more();
 
         let early = random.below(EARLY_EVERY) == 0;
         let pause = Duration::from_millis(random.below(EARLY_KILL_WITHIN_MS));
@@ -71,6 +71,8 @@ fn what_is_final_survives_the_death_of_all_validators() {
         let started = Instant::now();
         network.start();
         network.become_ready();
+        // Not before: a wallet asks a node that is away for its transaction until it is back.
+        let sent = sender.stop();
         seen.was_on_disk(&network.opened());
         seen.is_kept(&network.nodes);
         eprintln!(
@@ -318,9 +320,14 @@ impl Sender {
         Self { shared, thread }
     }
 
-    /// Stops it. Returns how many transfers the node took.
-    fn stop(self) -> u64 {
+    /// The transfer that is under way is the last.
+    fn make_no_more(&self) {
         self.shared.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits for its end. Returns how many transfers the node took.
+    fn stop(self) -> u64 {
+        self.make_no_more();
         self.thread.join().expect("the sender");
         self.shared.taken.load(Ordering::Relaxed)
     }

@@ -26,7 +26,7 @@ use proofmill_node::dev_keys;
 use proofmill_node::stop::STOP_WITHIN_MAX;
 use support::{
     Devnet, Heard, Node, PATIENCE, Process, Random, SIGNATURES, command, command_line,
-    count_from_environment, within,
+    count_from_environment, signed, within,
 };
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -90,6 +90,9 @@ fn no_damage_and_no_repair_makes_a_validator_sign_twice() {
         assert!(process.terminate(PATIENCE).success(), "{}", process.name());
     }
     network.wire.check();
+    let outputs = fs::read_dir(place.path()).expect("a directory");
+    let mut logs = outputs.filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok());
+    assert!(logs.any(|log| signed(&log)), "nodes say what they sign");
     assert!(
         network.wire.places.len() > 20,
         "the network was listened to"

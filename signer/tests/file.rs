@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -108,15 +108,19 @@ fn a_torn_write_leaves_the_old_record_or_the_new_one() {
             "{} sectors",
             changed.len()
         );
+        let file = OpenOptions::new().write(true).open(&path);
+        let file = file.expect("the file");
         let mut outcomes = [0, 0];
         for mixture in 0_u32..1 << changed.len() {
-            let mut torn = old.clone();
             for (bit, at) in changed.iter().enumerate() {
-                if (mixture >> bit) & 1 == 1 {
-                    torn[at.clone()].copy_from_slice(&new[at.clone()]);
-                }
+                let from = if (mixture >> bit) & 1 == 1 {
+                    &new
+                } else {
+                    &old
+                };
+                let sector = &from[at.clone()];
+                file.write_all_at(sector, at.start as u64).expect("written");
             }
-            fs::write(&path, &torn).expect("written");
             let found = open(&directory).expect("a record");
             assert!(found == voted(last) || found == full, "{mixture:b}");
             outcomes[usize::from(found == full)] += 1;
@@ -126,9 +130,10 @@ fn a_torn_write_leaves_the_old_record_or_the_new_one() {
         assert!(outcomes[0] > 0 && outcomes[1] > 0, "{outcomes:?}");
         // Torn within a sector, at every byte of either copy.
         for copy in COPIES[usize::from(last == 8)] {
+            fs::write(&path, &old).expect("written");
             for cut in copy..copy + 1_100 {
-                let torn = [&old[..copy], &new[copy..cut], &old[cut..]].concat();
-                fs::write(&path, &torn).expect("written");
+                let byte = &new[cut..=cut];
+                file.write_all_at(byte, cut as u64).expect("written");
                 let found = GuardFile::peek(&directory).expect("a record");
                 assert!(found == voted(last) || found == full, "{cut}");
             }
@@ -168,10 +173,7 @@ fn no_damage_at_one_place_hides_the_newest_record_and_every_cut_is_noticed() {
     let place = tempfile::tempdir().expect("a directory");
     let (directory, path) = written(place.path(), 6);
     let good = fs::read(&path).expect("the file");
-    let file = fs::OpenOptions::new()
-        .write(true)
-        .open(&path)
-        .expect("open");
+    let file = OpenOptions::new().write(true).open(&path).expect("open");
     for at in COPIES
         .into_iter()
         .flatten()

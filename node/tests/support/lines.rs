@@ -11,6 +11,11 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// The log level at which a node says which signatures leave.
 pub(crate) const SIGNATURES: &str = "info,proofmill_consensus::network=debug";
 
+/// Whether a log names a signature of its process.
+pub(crate) fn signed(log: &str) -> bool {
+    log.lines().any(|line| line.contains(LEAVES))
+}
+
 /// What a validator that heard its twin says of its end.
 #[derive(Debug)]
 pub(crate) struct Heard {

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub(crate) use devnet::Devnet;
-pub(crate) use lines::{Heard, SIGNATURES};
+pub(crate) use lines::{Heard, SIGNATURES, signed};
 pub(crate) use process::{Process, command, command_line, descendants, is_gone, run_to_end};
 pub(crate) use view::{Node, agree_on};
 
