@@ -4,7 +4,7 @@
 //! guard/lock      held exclusively as long as a process may sign
 //! guard/signed    four regions: slot 0, slot 1, slot 0 again, slot 1 again
 //! guard/signed.new    only while a guard is made
-//! region          line "proofmill guard 2", SHA-256 of the rest, number, length, the record
+//! region          line "proofmill guard 3", SHA-256 of the rest, number, length, the record
 //! ```
 //!
 //! Records are numbered. Number n goes to both copies of slot n mod 2 and is synced once; the other
@@ -27,8 +27,8 @@ use proofmill_chain::types::hash::{AccountId, Hash};
 
 use crate::record::Record;
 
-const MAGIC: &[u8] = b"proofmill guard 2\n";
-const DOMAIN: &str = "proofmill/guard/v2";
+const MAGIC: &[u8] = b"proofmill guard 3\n";
+const DOMAIN: &str = "proofmill/guard/v3";
 const SIGNED: &str = "signed";
 const NEW: &str = "signed.new";
 const LOCK: &str = "lock";

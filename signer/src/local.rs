@@ -42,7 +42,8 @@ pub trait Signer: Send + Sync + 'static {
     /// What was signed last, with the messages of that height.
     fn record(&self) -> Record;
 
-    /// Makes a block precommit binding that the engine may not know of, until a later height.
+    /// Makes a block precommit binding that the engine may not know of, until a later height, however
+    /// often the node restarts. `None` changes nothing. When it cannot be kept, nothing new is signed.
     fn bind(&self, lock: Option<(Round, Hash)>);
 
     /// Signs a block's header.
@@ -90,7 +91,6 @@ pub trait Signer: Send + Sync + 'static {
 struct State {
     file: GuardFile,
     record: Record,
-    lock: Option<(Round, Hash)>,
     /// Set when a write failed: what is on the disk is uncertain.
     is_broken: bool,
 }
@@ -123,7 +123,6 @@ impl LocalSigner {
             state: Mutex::new(State {
                 file,
                 record,
-                lock: None,
                 is_broken: false,
             }),
         }
@@ -170,9 +169,6 @@ impl LocalSigner {
             state.is_broken = true;
             return Err(error.into());
         }
-        if next.height() > state.record.height() {
-            state.lock = None;
-        }
         state.record = next;
         Ok(signature)
     }
@@ -200,7 +196,17 @@ impl Signer for LocalSigner {
     }
 
     fn bind(&self, lock: Option<(Round, Hash)>) {
-        self.state().lock = lock;
+        let Some(lock) = lock else {
+            return;
+        };
+        let mut state = self.state();
+        if state.record.bound() == Some(lock) {
+            return;
+        }
+        let next = state.record.bound_by(lock);
+        // A write that fails is the file's last: the next signature meets the error, and is not given.
+        let _ = state.file.write(&next);
+        state.record = next;
     }
 
     fn sign_header(&self, header: &Header) -> Result<Signature, SignError> {
@@ -215,7 +221,7 @@ impl Signer for LocalSigner {
             return Err(Refusal::OtherChain { given, chain }.into());
         }
         let message = Message::Header(header);
-        match state.record.decide(&message, state.lock) {
+        match state.record.decide(&message) {
             Decision::Sign => {
                 let bytes = block_sign_bytes(&header.hash());
                 self.signed(&mut state, &message, &bytes)
@@ -229,7 +235,7 @@ impl Signer for LocalSigner {
     fn sign_proposal(&self, proposal: &Proposal) -> Result<Signed<Proposal>, SignError> {
         let mut state = self.state();
         let message = Message::Proposal(proposal);
-        match state.record.decide(&message, state.lock) {
+        match state.record.decide(&message) {
             Decision::Sign => {
                 let bytes = proposal_bytes(&state.record.chain(), &state.record.key(), proposal);
                 let signature = self.signed(&mut state, &message, &bytes)?;
@@ -246,7 +252,7 @@ impl Signer for LocalSigner {
 
     fn sign_vote(&self, vote: &Vote) -> Result<Signed<Vote>, SignError> {
         let mut state = self.state();
-        match state.record.decide(&Message::Vote(vote), state.lock) {
+        match state.record.decide(&Message::Vote(vote)) {
             Decision::Sign => self.sign_new_vote(&mut state, *vote),
             Decision::SignNil(nil) => self.sign_new_vote(&mut state, nil),
             Decision::StoredVote(stored) => Ok(stored),

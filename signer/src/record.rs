@@ -171,6 +171,8 @@ pub struct Record {
     floor: Height,
     height: Height,
     turns: BTreeMap<Round, SignedTurn>,
+    /// A block precommit of the height that the engine may not know of.
+    bound: Option<(Round, Hash)>,
 }
 
 impl Record {
@@ -183,6 +185,7 @@ impl Record {
             floor,
             height: floor,
             turns: BTreeMap::new(),
+            bound: None,
         }
     }
 
@@ -232,10 +235,25 @@ impl Record {
             .next()
     }
 
-    /// Decides about a request. `lock` is a block precommit that the engine may not know of
-    /// ([`Plan::Continue`](crate::Plan::Continue)).
+    /// The block precommit that binds until the height is decided.
     #[must_use]
-    pub fn decide(&self, request: &Request<'_>, lock: Option<(Round, Hash)>) -> Decision {
+    pub const fn bound(&self) -> Option<(Round, Hash)> {
+        self.bound
+    }
+
+    /// The record with a block precommit of its height that binds from now on, because the engine may
+    /// not know of it ([`Plan::Continue`](crate::Plan::Continue)).
+    #[must_use]
+    pub fn bound_by(&self, lock: (Round, Hash)) -> Self {
+        Self {
+            bound: Some(lock),
+            ..self.clone()
+        }
+    }
+
+    /// Decides about a request.
+    #[must_use]
+    pub fn decide(&self, request: &Request<'_>) -> Decision {
         let (height, round, position) = place(request);
         if height <= self.floor {
             return Decision::Refuse(Refusal::Floor {
@@ -266,7 +284,7 @@ impl Record {
             });
         }
         if let Message::Vote(vote) = request
-            && let (Some(block), Some((locked_at, locked))) = (vote.block, lock)
+            && let (Some(block), Some((locked_at, locked))) = (vote.block, self.bound)
             && round > locked_at
             && block != locked
         {
@@ -359,6 +377,7 @@ impl Record {
         if height > next.height {
             next.height = height;
             next.turns.clear();
+            next.bound = None;
         }
         let turn = next.turns.entry(round).or_default();
         match message {

@@ -56,8 +56,8 @@ impl fmt::Display for Reason {
 pub enum Plan {
     /// Sign, with an empty log: nothing was signed at the next height, so nothing of it is needed.
     Begin,
-    /// Sign, with the log as it is. A block precommit that the log lacks binds until the height is
-    /// decided.
+    /// Sign, with the log as it is. A block precommit that the log lacks binds from now on until the
+    /// height is decided: it must be in the record ([`Record::bound_by`]) before the engine starts.
     Continue {
         /// The round and block of that precommit.
         lock: Option<(Round, Hash)>,
@@ -140,8 +140,10 @@ pub fn plan(
     }
     let locked = signed.iter().rev().find(|one| one.binding().is_some());
     let lock = locked.filter(|one| missing.contains(one));
+    // A precommit that once was missing stays binding: when the network brings it back, the engine
+    // logs it like any vote and takes no lock.
     Ok(Plan::Continue {
-        lock: lock.and_then(One::binding),
+        lock: record.bound().or_else(|| lock.and_then(One::binding)),
     })
 }
 

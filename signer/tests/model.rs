@@ -13,8 +13,8 @@ use proofmill_chain::types::block::Header;
 use proofmill_chain::types::hash::{Hash, Signature};
 use proofmill_chain::types::units::{Height, Round};
 use proofmill_signer::{
-    Decision, GuardFile, LocalSigner, Message, Position, Proposal, ROUNDS_KEPT_MAX, Record,
-    Refusal, SignError, Signer, Vote, vote_bytes,
+    Decision, GuardFile, LocalSigner, LoggedMessages, Message, Plan, Position, Proposal,
+    ROUNDS_KEPT_MAX, Record, Refusal, SignError, Signer, Vote, plan, vote_bytes,
 };
 use proptest::prelude::*;
 use support::{chain, empty, header, key, proposal, vote};
@@ -130,7 +130,7 @@ proptest! {
         for ask in asks {
             let owned = Owned::of(ask);
             let message = owned.message();
-            let answer = match record.decide(&message, None) {
+            let answer = match record.decide(&message) {
                 Decision::Sign => {
                     record = record.with(&message, Signature::new([1; 64]));
                     Answer::New
@@ -242,7 +242,7 @@ fn signed_by(signer: &LocalSigner, ask: Ask) -> Result<Signature, SignError> {
 }
 
 fn refusal(record: &Record, message: &Message<'_>) -> Refusal {
-    match record.decide(message, None) {
+    match record.decide(message) {
         Decision::Refuse(refusal) => refusal,
         other => panic!("not refused: {other:?}"),
     }
@@ -310,14 +310,62 @@ fn a_lost_block_precommit_turns_later_votes_for_other_blocks_into_nil() {
     let record = signed(&[ask(4, 1, Position::Precommit, 1)]);
     let lock = record.lock();
     assert_eq!(lock, Some((Round::new(1), support::hash(1))));
+    let bound = record.bound_by(lock.expect("a lock"));
     for kind in [VoteKind::Prevote, VoteKind::Precommit] {
-        let decide = |number| record.decide(&Message::Vote(&vote(kind, 4, 2, number)), lock);
+        let decide = |number| bound.decide(&Message::Vote(&vote(kind, 4, 2, number)));
         assert_eq!(decide(2), Decision::SignNil(vote(kind, 4, 2, 0)));
         assert_eq!(decide(1), Decision::Sign);
         assert_eq!(decide(0), Decision::Sign);
-        let unbound = record.decide(&Message::Vote(&vote(kind, 4, 2, 2)), None);
+        let unbound = record.decide(&Message::Vote(&vote(kind, 4, 2, 2)));
         assert_eq!(unbound, Decision::Sign);
     }
+    // It ends with the height.
+    let above = vote(VoteKind::Prevote, 5, 0, 2);
+    let next = bound.with(&Message::Vote(&above), Signature::new([1; 64]));
+    assert_eq!(next.bound(), None);
+}
+
+/// The log loses the precommit, the network brings it back into the log without the lock, and the
+/// process is killed again.
+#[test]
+fn a_lost_lock_binds_however_its_precommit_gets_into_the_log() {
+    let place = tempfile::tempdir().expect("a directory");
+    let directory = place.path().join("guard");
+    drop(GuardFile::create(&directory, &empty(0)).expect("a guard"));
+    let open = || LocalSigner::open(&directory, &chain(), key(), key()).expect("a guard");
+    let (prevote, precommit) = (
+        vote(VoteKind::Prevote, 4, 0, 1),
+        vote(VoteKind::Precommit, 4, 0, 1),
+    );
+    let signer = open();
+    for vote in [prevote, precommit] {
+        signer.sign_vote(&vote).expect("signed");
+    }
+    drop(signer);
+    let (zero, four) = (Round::new(0), Height::new(4));
+    let mut log = LoggedMessages {
+        proposals: Vec::new(),
+        votes: vec![(VoteKind::Prevote, zero, prevote.block)],
+    };
+    let lock = Some((zero, support::hash(1)));
+    for start in 0..3 {
+        let signer = open();
+        let found = plan(&signer.record(), four, Ok(Some(log.clone()))).expect("a plan");
+        assert_eq!(found, Plan::Continue { lock }, "start {start}");
+        signer.bind(lock);
+        log.votes.push((VoteKind::Precommit, zero, precommit.block));
+        drop(signer);
+    }
+    let signer = open();
+    // Whoever starts it without a word about the lock.
+    signer.bind(None);
+    for kind in [VoteKind::Prevote, VoteKind::Precommit] {
+        let signed = signer.sign_vote(&vote(kind, 4, 2, 2)).expect("signed");
+        assert_eq!(signed.message, vote(kind, 4, 2, 0));
+    }
+    let later = vote(VoteKind::Prevote, 5, 0, 2);
+    let signed = signer.sign_vote(&later).expect("signed");
+    assert_eq!(signed.message, later);
 }
 
 #[test]

@@ -241,10 +241,10 @@ impl Life {
         let (signer, log, until) = match mode {
             Mode::Sign(signer, plan) => {
                 let log = own_log::signing(&self.config.home);
-                signer.bind(match plan {
-                    Plan::Continue { lock } => lock,
-                    Plan::Begin | Plan::Follow { .. } => None,
-                });
+                if let Plan::Continue { lock } = plan {
+                    let signer = Arc::clone(&signer);
+                    blocking(move || signer.bind(lock)).await?;
+                }
                 if plan == Plan::Begin {
                     own_log::remove(&log).map_err(|error| log_error(&log, &error))?;
                 }

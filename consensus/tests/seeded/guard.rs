@@ -3,7 +3,7 @@
 use arc_malachitebft_core_types::{NilOrVal, SignedMessage, VoteType};
 use proofmill_chain::finality::VoteKind;
 use proofmill_chain::types::block::Header;
-use proofmill_chain::types::hash::{AccountId, Hash, Signature};
+use proofmill_chain::types::hash::{AccountId, Signature};
 use proofmill_chain::types::units::{Height, Round};
 use proofmill_signer::{self as signer, Decision, LoggedMessages, Message, Record};
 
@@ -19,8 +19,6 @@ type SignedProposal = SignedMessage<Chain, Proposal>;
 pub(crate) struct Guard {
     /// What is signed, some of it perhaps not yet durable.
     record: Record,
-    /// A block precommit that the log lacks; it binds until its height is decided.
-    lock: Option<(Height, Round, Hash)>,
     /// Whether it signs whatever it is asked to: a Byzantine node, or the repair undone.
     off: bool,
 }
@@ -59,19 +57,15 @@ fn proposal_of(proposal: &Proposal) -> signer::Proposal {
 }
 
 impl Guard {
-    pub(crate) fn new(record: Record, lock: Option<(Round, Hash)>, off: bool) -> Self {
-        let height = record.height();
-        let lock = lock.map(|(round, block)| (height, round, block));
-        Self { record, lock, off }
+    pub(crate) const fn new(record: Record, off: bool) -> Self {
+        Self { record, off }
     }
 
-    fn decide(&self, height: Height, message: &Message<'_>) -> Decision {
+    fn decide(&self, message: &Message<'_>) -> Decision {
         if self.off {
             return Decision::Sign;
         }
-        let lock = self.lock.filter(|(of, ..)| *of == height);
-        self.record
-            .decide(message, lock.map(|(_, round, block)| (round, block)))
+        self.record.decide(message)
     }
 
     fn sign(&mut self, message: &Message<'_>, signature: Signature) -> Record {
@@ -82,7 +76,7 @@ impl Guard {
     /// Signs a vote or answers with what is stored; with the record to make durable first.
     pub(crate) fn vote(&mut self, vote: Vote) -> (SignedVote, Option<Record>) {
         let asked = vote_of(&vote);
-        let decision = self.decide(asked.height, &Message::Vote(&asked));
+        let decision = self.decide(&Message::Vote(&asked));
         let (block, stored) = match decision {
             Decision::Sign => (asked.block, None),
             Decision::SignNil(nil) => (nil.block, None),
@@ -105,7 +99,7 @@ impl Guard {
     /// Signs a proposal or answers with the stored one.
     pub(crate) fn proposal(&mut self, proposal: Proposal) -> (SignedProposal, Option<Record>) {
         let asked = proposal_of(&proposal);
-        let decision = self.decide(asked.height, &Message::Proposal(&asked));
+        let decision = self.decide(&Message::Proposal(&asked));
         match decision {
             Decision::Sign => {
                 let bytes = keyed::proposal_bytes(&proposal);
@@ -122,7 +116,7 @@ impl Guard {
 
     /// Whether a header may be signed; with the record to make durable first.
     pub(crate) fn header(&mut self, header: &Header) -> Result<Option<Record>, String> {
-        let decision = self.decide(header.height, &Message::Header(header));
+        let decision = self.decide(&Message::Header(header));
         match decision {
             Decision::Sign => {
                 let record = self.sign(&Message::Header(header), block::sign(header));

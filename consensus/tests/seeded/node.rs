@@ -188,7 +188,10 @@ impl Node {
             signer::Plan::Continue { lock } => (lock, None),
             signer::Plan::Follow { until, .. } => (None, Some(until)),
         };
-        let guard = Guard::new(self.disk.guard.clone(), lock, off);
+        if let Some(lock) = lock {
+            self.disk.guard = self.disk.guard.bound_by(lock);
+        }
+        let guard = Guard::new(self.disk.guard.clone(), off);
         let enabled = follows_until.is_none();
         let engine = Engine::new(self.me, guard, enabled, Rc::clone(&self.metrics));
         let core = Core::new(CoreConfig {
