@@ -54,7 +54,8 @@ impl fmt::Display for Reason {
 /// How to start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Plan {
-    /// Sign, with an empty log: nothing was signed at the next height, so nothing of it is needed.
+    /// Sign, with an empty log: no vote or proposal was signed at the next height, so nothing of it is
+    /// needed.
     Begin,
     /// Sign, with the log as it is. A block precommit that the log lacks binds from now on until the
     /// height is decided: it must be in the record ([`Record::bound_by`]) before the engine starts.
@@ -115,7 +116,12 @@ pub fn plan(
     }
     let signed = signed(record);
     if signed.is_empty() {
-        return Ok(Plan::Continue { lock: None });
+        // The engine would not open a damaged log, at this start as at every later one.
+        return Ok(if log.is_err() {
+            Plan::Begin
+        } else {
+            Plan::Continue { lock: None }
+        });
     }
     let log = match log {
         Ok(log) => log,

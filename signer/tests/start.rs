@@ -6,7 +6,7 @@ use proofmill_chain::finality::VoteKind::{Precommit, Prevote};
 use proofmill_chain::types::hash::Signature;
 use proofmill_chain::types::units::{Height, Round};
 use proofmill_signer::{LoggedMessages, Message, Plan, Reason, Record, Sighting, plan};
-use support::{block, empty, hash, proposal, vote};
+use support::{block, empty, hash, header, proposal, vote};
 
 /// Proposal, prevote and precommit for block 1 in round 0, then a nil prevote in round 1.
 fn record() -> Record {
@@ -102,6 +102,17 @@ fn a_height_above_the_guards_needs_no_log() {
         let found = plan(&record(), Height::new(8), log).expect("a plan");
         assert_eq!(found, Plan::Begin);
     }
+}
+
+#[test]
+fn a_damaged_log_is_not_opened_when_only_a_header_is_signed() {
+    let header = header(7, 0, 1);
+    let record = empty(2).with(&Message::Header(&header), Signature::new([1; 64]));
+    let at = |log| plan(&record, Height::new(7), log).expect("a plan");
+    assert_eq!(at(Err("CRC".to_owned())), Plan::Begin);
+    let goes_on = Plan::Continue { lock: None };
+    assert_eq!(at(Ok(Some(LoggedMessages::default()))), goes_on);
+    assert_eq!(at(Ok(None)), goes_on);
 }
 
 #[test]
