@@ -11,7 +11,8 @@
 //! slot keeps number n - 1 meanwhile. The file is written whole when it is made, so a record needs
 //! no room on the disk and changes no directory.
 //!
-//! A crash can leave the slot that was being written in any state, and nothing else. One slot is
+//! A crash can leave the slot that was being written in any state, and nothing else. (The start
+//! writes the newest record again, one copy after the other: a crash spoils one of them.) One slot is
 //! therefore always whole: both copies valid and equal. The record is the valid one with the
 //! highest number. That a record is written twice tells a crash from damage: damage at one place
 //! never hides a record whose signature has left, as the other copy still has it, and a file
@@ -106,9 +107,14 @@ pub enum Step {
     FirstCopy,
     /// Write the second.
     SecondCopy,
-    /// Sync both.
+    /// Sync what was written.
     Sync,
 }
+
+/// How a new record is written.
+const WRITE_STEPS: [Step; 3] = [Step::FirstCopy, Step::SecondCopy, Step::Sync];
+/// How a record that may already be durable is written again.
+const REPAIR_STEPS: [Step; 4] = [Step::FirstCopy, Step::Sync, Step::SecondCopy, Step::Sync];
 
 /// The guard of one home, locked as long as this lives.
 #[derive(Debug)]
@@ -158,12 +164,26 @@ impl GuardFile {
         chain: &Hash,
         key: &AccountId,
     ) -> Result<(Self, Record), GuardError> {
+        Self::open_in_steps(directory, chain, key, |_| Ok(()))
+    }
+
+    /// [`Self::open`], asking before each step of the repair whether to go on; for tests of crashes.
+    ///
+    /// # Errors
+    /// Those of [`Self::open`], and when `before` refuses.
+    pub fn open_in_steps(
+        directory: &Path,
+        chain: &Hash,
+        key: &AccountId,
+        before: impl FnMut(Step) -> io::Result<()>,
+    ) -> Result<(Self, Record), GuardError> {
         let path = directory.join(SIGNED);
         if !path.exists() {
             return Err(GuardError::Missing(path));
         }
         let lock = lock(directory)?;
-        let (number, record) = read(&path)?;
+        let bytes = bytes_of(&path)?;
+        let (number, record) = decoded(&path, &bytes)?;
         if record.key() != *key {
             return Err(GuardError::OtherKey {
                 path,
@@ -186,9 +206,9 @@ impl GuardFile {
             is_uncertain: false,
             _lock: lock,
         };
-        // What was read may be in memory only, or in one copy: a crash came before the sync. It must be
-        // durable before it is answered with. The same bytes again cannot hurt a valid copy.
-        guard.put(number, &record, |_| Ok(()))?;
+        // What was read may be in memory only, or in one copy: a crash came before the sync, or the sync
+        // failed. It must be durable before it is answered with, so both copies are written again.
+        guard.repair(&bytes, &record, before)?;
         Ok((guard, record))
     }
 
@@ -229,11 +249,46 @@ impl GuardFile {
         self.put(self.number + 1, record, before)
     }
 
-    /// Puts a record into both copies of its slot.
+    /// Writes both copies of the record that the file holds again. Its signature may have left, and a
+    /// write that a power cut interrupts may spoil what it was to write. So the copies are written one
+    /// after the other, a spoilt one first, with a sync in between: one of them is whole at any moment.
+    fn repair(
+        &mut self,
+        bytes: &[u8],
+        record: &Record,
+        before: impl FnMut(Step) -> io::Result<()>,
+    ) -> Result<(), GuardError> {
+        let number = self.number;
+        let [first, second] = places(number);
+        let is_whole = |place| {
+            region(bytes, number % SLOTS as u64, place).is_some_and(|(found, _)| found == number)
+        };
+        let order = if is_whole(first) {
+            [second, first]
+        } else {
+            [first, second]
+        };
+        self.in_steps(number, record, order, &REPAIR_STEPS, before)
+    }
+
+    /// Puts a record into both copies of its slot. Nothing there is needed: the other slot has the
+    /// record before it, and the signature has not left.
     fn put(
         &mut self,
         number: u64,
         record: &Record,
+        before: impl FnMut(Step) -> io::Result<()>,
+    ) -> Result<(), GuardError> {
+        self.in_steps(number, record, places(number), &WRITE_STEPS, before)
+    }
+
+    /// Takes the steps of a write; the first copy is the one at the first place.
+    fn in_steps(
+        &mut self,
+        number: u64,
+        record: &Record,
+        [first, second]: [usize; COPIES],
+        steps: &[Step],
         mut before: impl FnMut(Step) -> io::Result<()>,
     ) -> Result<(), GuardError> {
         if self.is_uncertain {
@@ -241,15 +296,17 @@ impl GuardFile {
             return Err(io_error(&self.path, error));
         }
         self.is_uncertain = true;
-        let mut write = || {
+        let mut write = || -> io::Result<()> {
             let region = encode(number, record)?;
-            let [first, second] = places(number);
-            before(Step::FirstCopy)?;
-            self.file.write_all_at(&region, first as u64)?;
-            before(Step::SecondCopy)?;
-            self.file.write_all_at(&region, second as u64)?;
-            before(Step::Sync)?;
-            self.file.sync_data()
+            for step in steps {
+                before(*step)?;
+                match step {
+                    Step::FirstCopy => self.file.write_all_at(&region, first as u64)?,
+                    Step::SecondCopy => self.file.write_all_at(&region, second as u64)?,
+                    Step::Sync => self.file.sync_data()?,
+                }
+            }
+            Ok(())
         };
         write().map_err(|error| io_error(&self.path, error))?;
         self.is_uncertain = false;
@@ -345,6 +402,11 @@ fn encode(number: u64, record: &Record) -> io::Result<Vec<u8>> {
 
 /// The number and the record of a guard's file.
 fn read(path: &Path) -> Result<(u64, Record), GuardError> {
+    decoded(path, &bytes_of(path)?)
+}
+
+/// A guard's file, no more of it than shows that it is too long.
+fn bytes_of(path: &Path) -> Result<Vec<u8>, GuardError> {
     let file = File::open(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => GuardError::Missing(path.into()),
         _ => io_error(path, error),
@@ -353,7 +415,11 @@ fn read(path: &Path) -> Result<(u64, Record), GuardError> {
     file.take(FILE_BYTES as u64 + 1)
         .read_to_end(&mut bytes)
         .map_err(|error| io_error(path, error))?;
-    decode(&bytes).map_err(|reason| GuardError::Damaged {
+    Ok(bytes)
+}
+
+fn decoded(path: &Path, bytes: &[u8]) -> Result<(u64, Record), GuardError> {
+    decode(bytes).map_err(|reason| GuardError::Damaged {
         path: path.into(),
         reason,
     })

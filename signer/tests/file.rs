@@ -141,6 +141,59 @@ fn a_torn_write_leaves_the_old_record_or_the_new_one() {
     }
 }
 
+/// The start writes the newest record again, whose signature has left. Whatever was written and not
+/// synced when the power fails may be garbage.
+#[test]
+fn a_power_cut_while_the_guard_is_opened_keeps_the_newest_record() {
+    let place = tempfile::tempdir().expect("a directory");
+    for last in [7, 8] {
+        let home = place.path().join(last.to_string());
+        fs::create_dir(&home).expect("a directory");
+        let (directory, path) = written(&home, last);
+        let good = fs::read(&path).expect("the file");
+        // The first record has number 1.
+        let copies = COPIES[usize::from(last % 2 == 1)];
+        for (damaged, crash) in [None, Some(0), Some(1)]
+            .into_iter()
+            .flat_map(|damaged| (0..=4).map(move |crash| (damaged, crash)))
+        {
+            let mut bytes = good.clone();
+            if let Some(copy) = damaged {
+                bytes[copies[copy]..copies[copy] + SECTOR].fill(0xA5);
+            }
+            fs::write(&path, &bytes).expect("written");
+            let order = if damaged == Some(0) { [0, 1] } else { [1, 0] };
+            let mut unsynced = Vec::new();
+            let mut steps = 0;
+            let opened = GuardFile::open_in_steps(&directory, &chain(), &key().public(), |step| {
+                if steps == crash {
+                    return Err(io::Error::other("crash"));
+                }
+                steps += 1;
+                match step {
+                    Step::FirstCopy => unsynced.push(copies[order[0]]),
+                    Step::SecondCopy => unsynced.push(copies[order[1]]),
+                    Step::Sync => unsynced.clear(),
+                }
+                Ok(())
+            });
+            assert_eq!(opened.is_ok(), crash == 4, "{damaged:?}, {crash}");
+            drop(opened);
+            let mut bytes = fs::read(&path).expect("the file");
+            for copy in unsynced {
+                bytes[copy..copy + SECTOR].fill(0x5A);
+            }
+            fs::write(&path, &bytes).expect("written");
+            let found = open(&directory).expect("a record");
+            assert_eq!(found, voted(last), "{damaged:?}, {crash}");
+            let repaired = fs::read(&path).expect("the file");
+            for copy in copies {
+                assert_eq!(repaired[copy..copy + 200], good[copy..copy + 200]);
+            }
+        }
+    }
+}
+
 /// A record with everything that a height of so many rounds can hold.
 fn most_rounds(rounds: u32) -> Record {
     let signature = Signature::new([1; 64]);
