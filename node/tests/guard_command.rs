@@ -60,6 +60,15 @@ fn a_used_home_without_its_guard_or_with_swapped_keys_is_refused_with_the_remedy
     let made = guard(&lost, &["init", "--above", &above, "--json"]).json();
     assert_eq!(made["floor"], above.as_str(), "{made}");
     guard(&lost, &["init", "--above", &(head + 50).to_string()]).refused(&["has signed at height"]);
+    // All logs lost: the height that was open, and none below it.
+    let again = |above: u64| {
+        let above = above.to_string();
+        guard(&lost, &["init", "--all-logs-lost", "--above", &above])
+    };
+    again(head + 98).refused(&["has signed at height", "at least"]);
+    fs::rename(lost.join("data/db"), lost.join("data/db-away")).expect("a database");
+    again(0).refused(&["has signed at height", "at least"]);
+    assert_eq!(again(head + 99).status.code(), Some(0));
 
     let damaged = place.path().join("damaged");
     copy(&node, &damaged);

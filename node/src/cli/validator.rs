@@ -99,15 +99,19 @@ fn init(home: &Home, above: Height, all_logs_lost: bool) -> anyhow::Result<Recor
         }
     }
     // What an old guard still knows counts, if it is this key's.
-    if !all_logs_lost
-        && let Ok(old) = GuardFile::peek(&home.guard())
+    if let Ok(old) = GuardFile::peek(&home.guard())
         && (old.key(), old.chain()) == (key, genesis.hash())
-        && above < old.height()
     {
-        bail!(
-            "--above {above}: the guard that is there has signed at height {}",
-            old.height()
-        );
+        // Protection is given up at the open height at most, and that is no lower than the guard's.
+        let open = u64::from(all_logs_lost);
+        let least = Height::new(old.height().get().saturating_sub(open));
+        if above < least {
+            bail!(
+                "--above {above}: the guard that is there has signed at height {}, so the height is at \
+                 least {least}",
+                old.height()
+            );
+        }
     }
     let record = Record::new(genesis.hash(), key, above);
     GuardFile::replace(&home.guard(), &record)?;
