@@ -10,6 +10,7 @@
 //! The network outlives the engines that use it: a node becomes a validator by starting another
 //! engine, without losing its peers.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -95,7 +96,7 @@ impl Network {
         .await
         .map_err(|error| start(&error))?;
         let shared = Arc::new(Shared {
-            peers: Mutex::new(Peers::new(Instant::now(), alone_wait)),
+            peers: Mutex::new(Peers::new(Instant::now(), alone_wait, configured(node))),
             changed: watch::Sender::new(()),
             joined: watch::Sender::new(()),
             is_serving: AtomicBool::new(false),
@@ -181,6 +182,17 @@ impl Network {
     }
 }
 
+/// The peers that the operator chose, as far as their addresses name them.
+fn configured(node: &impl NodeConfig) -> BTreeSet<PeerId> {
+    let addresses = node.consensus().p2p.persistent_peers.iter();
+    let names = addresses.filter_map(|address| {
+        let address = address.to_string();
+        let (_, name) = address.rsplit_once("/p2p/")?;
+        name.parse().ok()
+    });
+    names.collect()
+}
+
 /// An event of the network, as the watching actor gets it.
 #[derive(Debug)]
 pub(crate) struct Event(pub(crate) NetworkEvent<Chain>);
@@ -220,6 +232,12 @@ impl Actor for Watch {
             NetworkEvent::PeerDisconnected(peer) => shared.peers(|peers| peers.disconnected(peer)),
             NetworkEvent::Status(peer, status) => {
                 shared.peers(|peers| peers.reported(*peer, status.tip_height.0, now));
+            }
+            NetworkEvent::SyncResponse(_, peer, Some(Response::ValueResponse(response))) => {
+                if let Some(last) = response.values.last() {
+                    let last = last.certificate.height.0;
+                    shared.peers(|peers| peers.sent(peer, last, now));
+                }
             }
             // Only from here on does a message of ours reach it.
             NetworkEvent::PeerSubscribed(..) => {
