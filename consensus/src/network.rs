@@ -36,7 +36,7 @@ use crate::context::{self, Chain};
 use crate::engine::EngineError;
 use crate::observer::bytes_of;
 use crate::revocable::Revocable;
-use crate::sightings::sightings;
+use crate::sightings::sightings_of;
 use crate::signing::{UNSIGNED, is_valid};
 
 /// How long the network may take to stop.
@@ -283,18 +283,20 @@ impl Own {
         })
     }
 
-    /// The first message of an event that is signed with our key and is not ours.
+    /// The first message of an event that names our key and is not ours, when its signature is.
+    ///
+    /// One signature is verified, however many the event has: with one that is none, a certificate is
+    /// worthless as a whole, and so are the blocks that an answer has above such a certificate.
     fn foreign(&self, event: &NetworkEvent<Chain>) -> Option<(PeerId, String)> {
         let me = self.signer.key();
-        let (peer, seen) = sightings(event)?;
-        let mut mine = seen.into_iter().filter(|seen| seen.key == me);
-        let foreign = mine.find_map(|seen| {
+        let (peer, mut mine) = sightings_of(event, me)?;
+        let (seen, foreign) = mine.find_map(|seen| {
             let foreign = self.signer.foreign(&seen.sighting)?;
-            // Only what verifies: nobody else can stop this node with a message.
-            let bytes = bytes_of(&self.chain, &me, &seen.sighting);
-            is_valid(&me, &bytes, &seen.signature).then_some(foreign)
+            Some((seen, foreign))
         })?;
-        Some((peer, foreign.to_string()))
+        // Only what verifies: nobody else can stop this node with a message.
+        let bytes = bytes_of(&self.chain, &me, &seen.sighting);
+        is_valid(&me, &bytes, &seen.signature).then(|| (peer, foreign.to_string()))
     }
 }
 

@@ -1,11 +1,13 @@
 //! The signed messages in what a network delivers, alone or in certificates.
 
+use std::iter;
+
 use arc_malachitebft_core_types::{NilOrVal, VoteType};
 use arc_malachitebft_engine::network::NetworkEvent;
 use arc_malachitebft_peer::PeerId;
 use arc_malachitebft_sync::Response;
 use proofmill_chain::types::hash::{AccountId, Hash, Signature};
-use proofmill_chain::types::units::Round;
+use proofmill_chain::types::units::{Height, Round};
 use proofmill_signer::Sighting;
 
 use crate::context::{self, Chain, round_of};
@@ -40,21 +42,29 @@ fn vote(
     }
 }
 
-/// The votes and proposals of an event, and the peer that sent it; `None` when it has none.
-pub(crate) fn sightings(event: &NetworkEvent<Chain>) -> Option<(PeerId, Vec<Seen>)> {
-    let seen = |key: &context::Address, sighting, signature: &Signature| Seen {
+fn seen(key: &context::Address, sighting: Sighting, signature: &Signature) -> Seen {
+    Seen {
         key: key.0,
         sighting,
         signature: *signature,
-    };
-    match event {
+    }
+}
+
+/// Messages that are taken from an event one by one: a stranger may put thousands into one.
+pub(crate) type Sightings<'a> = Box<dyn Iterator<Item = Seen> + 'a>;
+
+fn boxed<'a>(all: impl Iterator<Item = Seen> + 'a) -> Sightings<'a> {
+    Box::new(all)
+}
+
+/// The votes and proposals of an event, and the peer that sent it; `None` when it has none.
+pub(crate) fn sightings(event: &NetworkEvent<Chain>) -> Option<(PeerId, Sightings<'_>)> {
+    let (peer, all) = match event {
         NetworkEvent::Vote(peer, signed) => {
             let block = block_of(&signed.value);
             let sighting = vote(signed.kind, signed.height, signed.round, block);
-            Some((
-                *peer,
-                vec![seen(&signed.voter, sighting, &signed.signature)],
-            ))
+            let one = seen(&signed.voter, sighting, &signed.signature);
+            (peer, boxed(iter::once(one)))
         }
         NetworkEvent::Proposal(peer, signed) => {
             let sighting = Sighting::Proposal {
@@ -64,22 +74,22 @@ pub(crate) fn sightings(event: &NetworkEvent<Chain>) -> Option<(PeerId, Vec<Seen
                 block: signed.value.0,
             };
             let one = seen(&signed.proposer, sighting, &signed.signature);
-            Some((*peer, vec![one]))
+            (peer, boxed(iter::once(one)))
         }
         NetworkEvent::PolkaCertificate(peer, polka) => {
             let block = Some(polka.value_id);
             let sighting = vote(VoteType::Prevote, polka.height, polka.round, block);
             let all = polka.polka_signatures.iter();
-            let all = all.map(|signed| seen(&signed.address, sighting, &signed.signature));
-            Some((*peer, all.collect()))
+            let all = all.map(move |signed| seen(&signed.address, sighting, &signed.signature));
+            (peer, boxed(all))
         }
         NetworkEvent::RoundCertificate(peer, round) => {
-            let all = round.round_signatures.iter().map(|signed| {
+            let all = round.round_signatures.iter().map(move |signed| {
                 let block = block_of(&signed.value_id);
                 let sighting = vote(signed.vote_type, round.height, round.round, block);
                 seen(&signed.address, sighting, &signed.signature)
             });
-            Some((*peer, all.collect()))
+            (peer, boxed(all))
         }
         NetworkEvent::SyncResponse(_, peer, Some(Response::ValueResponse(response))) => {
             let all = response.values.iter().flat_map(|value| {
@@ -89,8 +99,31 @@ pub(crate) fn sightings(event: &NetworkEvent<Chain>) -> Option<(PeerId, Vec<Seen
                 let all = decided.commit_signatures.iter();
                 all.map(move |signed| seen(&signed.address, sighting, &signed.signature))
             });
-            Some((*peer, all.collect()))
+            (peer, boxed(all))
         }
-        _ => None,
+        _ => return None,
+    };
+    Some((*peer, all))
+}
+
+/// Those messages of an event that name `key` as their signer, one of each height: a certificate is
+/// of one height and names nobody twice, the blocks of an answer are of one height each, and whoever
+/// relays the event knows that.
+pub(crate) fn sightings_of(
+    event: &NetworkEvent<Chain>,
+    key: AccountId,
+) -> Option<(PeerId, Sightings<'_>)> {
+    let (peer, all) = sightings(event)?;
+    let mut last = None;
+    let first = all.filter(move |seen| {
+        seen.key == key
+            && last.replace(height_of(&seen.sighting)) != Some(height_of(&seen.sighting))
+    });
+    Some((peer, boxed(first)))
+}
+
+const fn height_of(sighting: &Sighting) -> Height {
+    match sighting {
+        Sighting::Proposal { height, .. } | Sighting::Vote { height, .. } => *height,
     }
 }

@@ -5,10 +5,15 @@ mod idle;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use arc_malachitebft_core_types::{NilOrVal, Round as EngineRound, SignedMessage, VoteType};
+use arc_malachitebft_core_types::{
+    ExtendedCommitCertificate, ExtendedCommitSignature, NilOrVal, Round as EngineRound,
+    RoundCertificate, RoundCertificateType, RoundSignature, SignedMessage, VoteType,
+};
 use arc_malachitebft_engine::network::NetworkEvent;
 use arc_malachitebft_peer::PeerId;
 use arc_malachitebft_signing::Signer as _;
+use arc_malachitebft_sync::{OutboundRequestId, RawDecidedValue, Response, ValueResponse};
+use bytes::Bytes;
 use proofmill_chain::crypto::sign::SecretKey;
 use proofmill_chain::finality::VoteKind;
 use proofmill_chain::types::block::Header;
@@ -51,15 +56,61 @@ fn engines(vote: &Vote) -> context::Vote {
     }
 }
 
-/// A vote under our key, as a peer delivers it.
-fn heard(vote: &Vote, signed: bool) -> NetworkEvent<Chain> {
-    let signature = if signed {
+fn peer() -> PeerId {
+    PeerId::from_bytes(&[0, 2, 7, 7]).expect("a short identity")
+}
+
+/// Our signature of a vote, or one that is made up.
+fn signature(vote: &Vote, signed: bool) -> Signature {
+    if signed {
         key().sign(&vote_bytes(&CHAIN, &key().public(), vote))
     } else {
         Signature::new([9; 64])
+    }
+}
+
+/// A vote under our key, as a peer delivers it.
+fn heard(vote: &Vote, signed: bool) -> NetworkEvent<Chain> {
+    let signed = SignedMessage::new(engines(vote), signature(vote, signed));
+    NetworkEvent::Vote(peer(), signed)
+}
+
+/// A certificate of nil prevotes of height 5, by the keys and with the signatures given.
+fn certified(votes: impl IntoIterator<Item = (AccountId, Signature)>) -> NetworkEvent<Chain> {
+    let votes = votes.into_iter().map(|(key, signature)| {
+        RoundSignature::new(VoteType::Prevote, NilOrVal::Nil, Address(key), signature)
+    });
+    let certificate = RoundCertificate {
+        height: context::Height(Height::new(5)),
+        round: EngineRound::new(0),
+        cert_type: RoundCertificateType::Skip,
+        round_signatures: votes.collect(),
     };
-    let peer = PeerId::from_bytes(&[0, 2, 7, 7]).expect("a short identity");
-    NetworkEvent::Vote(peer, SignedMessage::new(engines(vote), signature))
+    NetworkEvent::RoundCertificate(peer(), certificate)
+}
+
+/// An answer with a block of each height, whose certificate has our precommit, signed or made up.
+fn answer(blocks: impl IntoIterator<Item = (u64, bool)>) -> NetworkEvent<Chain> {
+    let values = blocks.into_iter().map(|(height, signed)| {
+        let block = Hash::new([3; 32]);
+        let vote = Vote {
+            kind: VoteKind::Precommit,
+            ..vote(height, Some(block))
+        };
+        let signature = signature(&vote, signed);
+        let ours = ExtendedCommitSignature::new(Address(key().public()), signature, None);
+        let certificate = ExtendedCommitCertificate {
+            height: context::Height(vote.height),
+            round: EngineRound::new(0),
+            value_id: block,
+            commit_signatures: vec![ours],
+        };
+        RawDecidedValue::new(Bytes::new(), certificate)
+    });
+    let values: Vec<_> = values.collect();
+    let start = values.first().expect("a block").certificate.height;
+    let answer = Response::ValueResponse(ValueResponse::new(start, values));
+    NetworkEvent::SyncResponse(OutboundRequestId::new("1"), peer(), Some(answer))
 }
 
 fn local(place: &std::path::Path) -> Arc<dyn Signer> {
@@ -110,6 +161,38 @@ async fn from_the_first_foreign_message_on_nothing_is_signed() {
         assert_eq!(unsigned.signature, UNSIGNED);
     }
     assert_eq!(own.signer.record().height(), ours.message.height);
+}
+
+#[test]
+fn in_a_certificate_the_first_signature_under_our_key_is_the_only_one_looked_at() {
+    let place = tempfile::tempdir().expect("a directory");
+    let own = own(local(place.path()));
+    let (me, other) = (key().public(), SecretKey::from_seed(&[2; 32]).public());
+    let [made_up, foreign] = [false, true].map(|signed| signature(&vote(5, None), signed));
+    // Such a certificate is valid for nobody, so no honest peer sends it.
+    let flood = std::iter::repeat_n((me, made_up), 511).chain([(me, foreign)]);
+    assert_eq!(own.watch(&certified(flood)), None);
+    assert!(!own.signer.is_revoked());
+    let honest = [(other, made_up), (me, foreign)];
+    assert!(own.watch(&certified(honest)).is_some());
+}
+
+#[test]
+fn in_an_answer_one_signature_is_verified_that_the_guard_does_not_have() {
+    let place = tempfile::tempdir().expect("a directory");
+    let own = own(local(place.path()));
+    // The blocks above a certificate that is none are worthless.
+    let flood = (1..64).map(|height| (height, false)).chain([(64, true)]);
+    assert_eq!(own.watch(&answer(flood)), None);
+    assert!(!own.signer.is_revoked());
+    // What the guard knows of is no reason not to look further.
+    own.signer.sign_vote(&vote(3, None)).expect("signed");
+    let behind = [(1, true), (2, true), (4, true)];
+    let error = own.watch(&answer(behind));
+    let Some(EngineError::Foreign { what, .. }) = error else {
+        panic!("{error:?}");
+    };
+    assert!(what.contains("height 4"), "{what}");
 }
 
 /// A signer whose vote takes until it is told to go on.
