@@ -11,7 +11,6 @@ use std::time::Duration;
 use arc_malachitebft_app_channel::app::types::Keypair;
 use arc_malachitebft_core_types::LinearTimeouts;
 use proofmill_chain::types::units::{Height, Round};
-use proofmill_signer::Signer;
 use tokio::sync::watch;
 
 pub(crate) use self::config::node_of;
@@ -96,7 +95,10 @@ pub struct EngineConfig {
     /// Where it listens and whom it dials.
     pub network: NetworkConfig,
     /// Signs for a validator; a node without one follows.
-    pub signer: Option<Arc<dyn Signer>>,
+    ///
+    /// Whatever else signs with the same key must do so through the same one, so that nothing is signed
+    /// once another process is heard to use the key.
+    pub signer: Option<Arc<Revocable>>,
     /// How long a validator that has no peers waits before it takes itself for caught up.
     pub alone_wait: Duration,
     /// Time-outs of a round.
@@ -211,7 +213,7 @@ impl EngineHandle {
             peers: shown.peers.subscribe(),
             signs: shown.signs.subscribe(),
             ending: Ending::default(),
-            signer: config.signer.clone().map(Revocable::new).map(Arc::new),
+            signer: config.signer.clone(),
         };
         let (ending, signer) = (handle.ending.clone(), handle.signer.clone());
         let life = Life::begin(config, app, signer, shown, stopping.clone(), ending.clone());

@@ -4,7 +4,7 @@
 //! network ──events──▶ consensus, sync           (unchanged)
 //!         ──events──▶ Watch ──▶ heights of peers, messages under our own key
 //!                     Watch ──▶ network             (an empty answer while no engine serves)
-//! engine ──messages──▶ Outgoing ──▶ network     (unsigned messages are dropped; all, once the signer is revoked)
+//! engine ──messages, parts──▶ Outgoing ──▶ network     (unsigned messages are dropped; all, once the signer is revoked)
 //! ```
 //!
 //! The network outlives the engines that use it: a node becomes a validator by starting another
@@ -42,6 +42,9 @@ use crate::signing::{UNSIGNED, is_valid};
 /// How long the network may take to stop.
 const STOP_WAIT: Duration = Duration::from_secs(5);
 
+/// Parts of blocks that wait for the network: it takes each at once.
+const PARTS_MAX: usize = 1;
+
 /// Whose messages are recognised.
 #[derive(Clone)]
 pub(crate) struct Own {
@@ -52,7 +55,6 @@ pub(crate) struct Own {
 /// A running network.
 pub(crate) struct Network {
     actor: NetworkRef<Chain>,
-    publish: mpsc::Sender<AppNetworkMsg<Chain>>,
     watch: ActorRef<Event>,
     shared: Arc<Shared>,
 }
@@ -86,7 +88,8 @@ impl Network {
     ) -> Result<Self, EngineError> {
         let start = |error: &dyn std::fmt::Display| EngineError::Start(error.to_string());
         let registry = SharedRegistry::global().with_moniker(node.moniker());
-        let (actor, publish) = spawn_network_actor(
+        // Without its own way in for parts of blocks, which would lead past `Outgoing`.
+        let (actor, _) = spawn_network_actor(
             identity,
             node.consensus(),
             node.value_sync(),
@@ -111,7 +114,6 @@ impl Network {
             .map_err(|error| start(&error))?;
         Ok(Self {
             actor,
-            publish,
             watch,
             shared,
         })
@@ -122,10 +124,7 @@ impl Network {
         &self,
         signer: Option<Arc<Revocable>>,
     ) -> Result<(NetworkRef<Chain>, mpsc::Sender<AppNetworkMsg<Chain>>), EngineError> {
-        let (outgoing, _) = Actor::spawn(None, Outgoing, (self.actor.clone(), signer))
-            .await
-            .map_err(|error| EngineError::Start(error.to_string()))?;
-        Ok((outgoing, self.publish.clone()))
+        outgoing(self.actor.clone(), signer).await
     }
 
     /// Says whether an engine answers requests for blocks. A request that nobody answers would hold its
@@ -180,6 +179,28 @@ impl Network {
             tracing::warn!("the network did not stop in time");
         }
     }
+}
+
+/// Puts [`Outgoing`] in front of a network: an actor for messages, and a channel for parts of blocks,
+/// which lead to it as well.
+async fn outgoing(
+    network: NetworkRef<Chain>,
+    signer: Option<Arc<Revocable>>,
+) -> Result<(NetworkRef<Chain>, mpsc::Sender<AppNetworkMsg<Chain>>), EngineError> {
+    let (outgoing, _) = Actor::spawn(None, Outgoing, (network, signer))
+        .await
+        .map_err(|error| EngineError::Start(error.to_string()))?;
+    let (publish, mut parts) = mpsc::channel::<AppNetworkMsg<Chain>>(PARTS_MAX);
+    let to = outgoing.clone();
+    tokio::spawn(async move {
+        while let Some(part) = parts.recv().await {
+            // An error means that the engine has stopped; nobody can send a part then.
+            if to.cast(part.into()).is_err() {
+                break;
+            }
+        }
+    });
+    Ok((outgoing, publish))
 }
 
 /// The peers that the operator chose, as far as their addresses name them.

@@ -1,8 +1,9 @@
 //! A signer that can be revoked: from then on no signature comes out of it.
 //!
 //! A node that hears another process sign with its key must sign nothing more, and its engines take
-//! a while to end. All that is signed for consensus is signed through one [`Revocable`], so that the
-//! moment of detection is the last one, whatever still runs.
+//! a while to end. All that is signed with a validator's key, the headers of the blocks that it builds
+//! included, is signed through one [`Revocable`], so that the moment of detection is the last one,
+//! whatever still runs.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 

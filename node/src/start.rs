@@ -14,9 +14,12 @@ use proofmill_chain::pipeline::{SEEN_MAX, SeenTransactions};
 use proofmill_chain::types::genesis::DEVNET_PREFIX;
 use proofmill_chain::types::units::Height;
 use proofmill_chain::upgrades::KnownVersion;
-use proofmill_consensus::{EngineConfig, EngineHandle, EngineStatus, NetworkConfig, Timeouts};
+use proofmill_consensus::{
+    EngineConfig, EngineHandle, EngineStatus, NetworkConfig, Revocable, Timeouts,
+};
 use proofmill_rpc::http::{Options, Server};
 use proofmill_rpc::port::Ports;
+use proofmill_signer::Signer;
 use serde::Serialize;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
@@ -71,7 +74,7 @@ pub async fn run(
     mut stop: watch::Receiver<bool>,
 ) -> Result<()> {
     limits::check_disks(&places(&home), limits::DISK_FREE_START)?;
-    let Some((engine, role)) = open_engine(&home, &config, known, &mut stop).await? else {
+    let Some((engine, signer)) = open_engine(&home, &config, known, &mut stop).await? else {
         return Ok(());
     };
     engine.check_next_rules()?;
@@ -118,7 +121,7 @@ pub async fn run(
                 network_seed,
                 moniker: config.moniker.clone(),
             },
-            signer: role.signer,
+            signer,
             alone_wait: alone_wait(&engine, &config),
             timeouts: Timeouts {
                 propose: PROPOSE_TIMEOUT,
@@ -237,13 +240,17 @@ fn alone_wait(engine: &Engine, config: &Config) -> Duration {
     }
 }
 
-/// Opens the store and puts the engine together; `None` when the node is asked to stop meanwhile.
+/// What a node runs on, and what signs for it when it is a validator.
+type Opened = (Arc<Engine>, Option<Arc<Revocable>>);
+
+/// Opens the store and puts the engine together, over the signer with which consensus signs as well;
+/// `None` when the node is asked to stop meanwhile.
 async fn open_engine(
     home: &Home,
     config: &Config,
     known: &'static [KnownVersion],
     stop: &mut watch::Receiver<bool>,
-) -> Result<Option<(Arc<Engine>, Role)>> {
+) -> Result<Option<Opened>> {
     let at = home.clone();
     let (genesis_path, database) = (home.genesis(), home.database());
     let listed = config.upgrades.clone();
@@ -253,7 +260,7 @@ async fn open_engine(
     let secret = random()?;
     let seen = SeenTransactions::new(SEEN_MAX, u64::from_le_bytes(random()?));
     let asked = stop.clone();
-    let mut opening = tokio::task::spawn_blocking(move || -> Result<(Engine, Role)> {
+    let mut opening = tokio::task::spawn_blocking(move || -> Result<Opened> {
         let file = genesis_file::load(&genesis_path)
             .map_err(|error| other_layout_or(&database, error.into()))?;
         let schedule = upgrades::schedule(&file, &listed, known)?;
@@ -267,19 +274,20 @@ async fn open_engine(
         tracing::info!(height = %head.height, hash = %head.hash, "store opened");
         let role = Role::open(&at, &genesis)?;
         role.check_against(&at, &store)?;
+        let signer = role.signer.map(Revocable::new).map(Arc::new);
         let engine = Engine::new(EngineParts {
             genesis,
             schedule,
             store,
             validator: role.validator,
-            signer: role.signer.clone(),
+            signer: signer.clone().map(|signer| -> Arc<dyn Signer> { signer }),
             secret: BatchSecret::new(secret),
             keys_cached_max: caches.keys(),
             seen,
             idle,
             verify_supply_every,
         })?;
-        Ok((engine, role))
+        Ok((Arc::new(engine), signer))
     });
     let opened = tokio::select! {
         opened = &mut opening => opened,
@@ -292,7 +300,7 @@ async fn open_engine(
         },
     };
     match opened.context("opening the store died")? {
-        Ok((engine, role)) => Ok(Some((Arc::new(engine), role))),
+        Ok(opened) => Ok(Some(opened)),
         Err(error) if matches!(error.downcast_ref(), Some(StoreError::Stopped)) => Ok(None),
         Err(error) => Err(error),
     }

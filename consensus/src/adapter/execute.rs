@@ -143,7 +143,7 @@ impl Adapter {
         });
     }
 
-    /// Sends a block; one whose announcement was signed before the signer was revoked stays here.
+    /// Sends a block, part by part; none leaves once the signer is revoked.
     fn publish(
         &self,
         serving: &mut Serving,
@@ -151,10 +151,6 @@ impl Adapter {
         signature: Signature,
         bytes: &[u8],
     ) {
-        let signer = self.parts.signer.as_ref();
-        if signer.is_some_and(|signer| signer.is_revoked()) {
-            return;
-        }
         let network = self.parts.network.clone();
         let parts = split(announcement, signature, bytes);
         serving.tasks.spawn(async move {

@@ -1,6 +1,7 @@
 //! What a node does from the moment on at which another process is heard to sign with its key.
 
 mod idle;
+mod parts;
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};

@@ -17,8 +17,8 @@ use proofmill_chain::types::units::{Height, Round, Weight};
 use proofmill_chain::types::validator::{Validator, ValidatorSet};
 use proofmill_consensus::{
     AppError, Application, BlockFacts, DecidedBlock, EngineConfig, EngineHandle, EngineStatus,
-    NetworkConfig, Observed, Observer, ProposedBlock, Timeouts, UndecidedProposal, Verdict,
-    peer_id,
+    NetworkConfig, Observed, Observer, ProposedBlock, Revocable, Timeouts, UndecidedProposal,
+    Verdict, peer_id,
 };
 use proofmill_signer::{
     Announcement, BeaconInput, GuardFile, LocalSigner, Message, PeerProof, Proposal, Record,
@@ -474,6 +474,7 @@ impl Network {
     pub(crate) async fn start(&mut self, index: usize) {
         let peers = (0..self.ports.len()).filter(|peer| *peer != index);
         let address = |peer: usize| format!("/ip4/127.0.0.1/tcp/{}", self.ports[peer]);
+        let signer = self.signer(index);
         let config = EngineConfig {
             home: PathBuf::from(self.homes[index].path()),
             network: NetworkConfig {
@@ -484,12 +485,12 @@ impl Network {
                 network_seed: seed(index),
                 moniker: format!("node-{index}"),
             },
-            signer: self.signer(index),
+            signer: signer.clone().map(Revocable::new).map(Arc::new),
             alone_wait: Duration::ZERO,
             timeouts: Timeouts::default(),
             max_block_bytes: MAX_BLOCK_BYTES,
         };
-        self.signers[index].clone_from(&config.signer);
+        self.signers[index] = signer;
         let app: Arc<dyn Application> = Arc::<App>::clone(&self.apps[index]);
         let engine = EngineHandle::start(config, app).await;
         self.engines[index] = Some(engine.expect("the engine starts"));

@@ -22,7 +22,8 @@ impl AsProposer<'_> {
     }
 
     fn unsigned(&self, error: &SignError) -> Unsigned {
-        if !matches!(error, SignError::Refused(_)) {
+        // A signer that is revoked ends consensus, which says why.
+        if matches!(error, SignError::Guard(_)) {
             self.broken.get_or_init(|| error.to_string());
         }
         Unsigned(error.to_string())
