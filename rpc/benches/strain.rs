@@ -129,7 +129,8 @@ fn memory_bound_mib() -> usize {
     let answers = ANSWERS_BYTES_MAX + REQUESTS_MAX * ANSWER_BYTES_SMALL;
     let connections = CONNECTIONS_MAX * (32 << 10);
     let calls = bulk_calls_max() * (40 << 20);
-    (answers + 4 * BODIES_BYTES_MAX + connections + calls) >> 20
+    let found = REQUESTS_MAX * (2 << 20);
+    (answers + 4 * BODIES_BYTES_MAX + connections + calls + found) >> 20
 }
 
 impl Measure {

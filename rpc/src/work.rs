@@ -143,6 +143,8 @@ impl Batch {
                 return Err(late);
             }
         };
+        // A lookup is over: neither writing nor waiting for room may keep others from theirs.
+        let held = held.filter(|_| weight == Weight::Bulk);
         let result = result?;
         let id = call.id.unwrap_or(RawValue::NULL);
         let written = if weight == Weight::Bulk {

@@ -14,7 +14,7 @@ use proofmill_chain::types::receipt::{Failure, Outcome, Receipt};
 use proofmill_chain::types::task::{
     Attestation, AttestationMessage, Phase, SignedAttestation, Statement, Task,
 };
-use proofmill_chain::types::transaction::SignedTransaction;
+use proofmill_chain::types::transaction::{Action, SignedTransaction};
 use proofmill_chain::types::units::{Amount, Height, Nonce, ProtocolVersion};
 use proofmill_chain::types::worker::Worker;
 use proofmill_rpc::api::{
@@ -24,6 +24,7 @@ use proofmill_rpc::api::{
     TransactionView, ValidatorsView, WorkerPage, WorkerView,
 };
 use proofmill_rpc::error::{Code, Error};
+use proofmill_rpc::limits::ANSWER_BYTES_SMALL;
 use proofmill_rpc::port::{Query, Submit};
 use tokio::sync::Notify;
 
@@ -46,6 +47,8 @@ pub(crate) struct Ledger {
     pub(crate) pending: Mutex<Vec<SignedTransaction>>,
     /// How many calls of `account_get` came through.
     pub(crate) account_calls: AtomicU64,
+    /// How many calls of `tx_get` came through.
+    pub(crate) transaction_calls: AtomicU64,
     /// Told when a call waits at the gate, and to open it.
     pub(crate) waits: Notify,
     pub(crate) gate: Notify,
@@ -67,6 +70,7 @@ impl Ledger {
             silent: AtomicBool::new(false),
             pending: Mutex::default(),
             account_calls: AtomicU64::new(0),
+            transaction_calls: AtomicU64::new(0),
             waits: Notify::new(),
             gate: Notify::new(),
             params: params(),
@@ -83,6 +87,15 @@ impl Ledger {
         let most = ledger.params.block_transactions_max as usize - block.transactions.len();
         let copies = std::iter::repeat_n(one, count.min(most));
         block.transactions.extend(copies);
+        ledger
+    }
+
+    /// The same, with a program that makes a large answer to a lookup, as the block's first transaction.
+    pub(crate) fn with_program() -> Self {
+        let mut ledger = Self::new();
+        let block = Arc::get_mut(&mut ledger.block).expect("not shared yet");
+        let module = Blob::new(vec![0; ANSWER_BYTES_SMALL]);
+        block.transactions[0].transaction.action = Action::PublishProgram { module };
         ledger
     }
 
@@ -244,6 +257,7 @@ impl Query for Ledger {
     }
 
     async fn transaction(&self, transaction: Hash) -> Result<TransactionView, Error> {
+        self.transaction_calls.fetch_add(1, Ordering::SeqCst);
         let pending = self.pending.lock().expect("no panic");
         let is_it =
             |signed: &&SignedTransaction| signed.transaction.id(&self.genesis) == transaction;
