@@ -1,7 +1,5 @@
 //! What requests may use of the node: slots, places for calls that read or answer much, bytes.
 
-use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,14 +7,14 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::answers::{Answers, Slot};
 use crate::aside::Aside;
-use crate::connections::{Connections, Origin, Place};
+use crate::connections::{Await, Connections, Origin, Place};
 use crate::error::{Code, Error};
 use crate::limits::{
     ANSWER_BYTES_MAX, BODIES_BYTES_MAX, CLIENT_AWAITED_MIN, HTTP_BODY_MAX, LOOKUPS_MAX,
-    SLOT_WAIT_MAX, bulk_calls_max,
+    ROOM_WAIT_MAX, SLOT_WAIT_MAX, SLOW_SOUGHT_EVERY, bulk_calls_max,
 };
 use crate::methods::Weight;
-use crate::shares::{Held, Shares};
+use crate::shares::{Held, Shares, Waiting};
 
 /// The server's budgets. What is held goes back when what it was for is over, not when a handler is.
 pub(crate) struct Budget {
@@ -29,7 +27,7 @@ pub(crate) struct Budget {
     /// Bytes of large answers.
     answers: Arc<Shares>,
     /// Bytes of bodies that are not small.
-    pub(crate) bodies: Arc<Shares>,
+    bodies: Arc<Shares>,
     /// Where calls with large answers are worked on.
     pub(crate) aside: Aside,
     requests_max: usize,
@@ -58,8 +56,8 @@ impl Budget {
         }
     }
 
-    /// A slot for a request, in its origin's turn. When none is free the slowest reader of an answer
-    /// loses its own.
+    /// A slot for a request, in its origin's turn. When there is none the slowest reader of an answer,
+    /// of those that have to give, loses its own.
     pub(crate) async fn slot(
         &self,
         place: &Arc<Place>,
@@ -68,7 +66,7 @@ impl Budget {
         place.received();
         let deadline = deadline.min(Instant::now() + SLOT_WAIT_MAX);
         let slot = self.slots.take(place.origin(), 1);
-        match self.await_readers(slot, deadline).await {
+        match self.await_clients(Await::Reading, slot, deadline).await {
             Some(held) => Ok(Slot::new(Arc::clone(place), held)),
             None => {
                 let error = overloaded("the node, or this address, has as many requests as it may");
@@ -87,16 +85,19 @@ impl Budget {
             return Ok(());
         }
         let origin = answers.slot().origin();
-        // Refused at once: who waited here would hold a slot that others could use.
-        let Some(bulk) = self.bulk_slots.try_take(origin, 1) else {
-            self.connections.cut_slowest_reader();
+        let refused = || {
             let error = overloaded(
                 "the node, or this address, has as many requests with large answers as it may",
             );
-            return Err(error.with("most", self.requests_max.div_ceil(2)));
+            error.with("most", self.requests_max.div_ceil(2))
         };
+        // One of each origin waits, not more: meanwhile it holds a slot that others could use.
+        let bulk = self.bulk_slots.take_alone(origin, 1).ok_or_else(refused)?;
+        let until = deadline.min(Instant::now() + ROOM_WAIT_MAX);
+        let bulk = self.await_clients(Await::Reading, bulk, until).await;
+        let bulk = bulk.ok_or_else(refused)?;
         let share = self.answers.take(origin, ANSWER_BYTES_MAX);
-        match self.await_readers(share, deadline).await {
+        match self.await_clients(Await::Reading, share, deadline).await {
             Some(share) => {
                 answers.enlarge(bulk, share);
                 Ok(())
@@ -106,6 +107,21 @@ impl Budget {
                 Err(error.with("most", self.answers_bytes_max))
             }
         }
+    }
+
+    /// Room for `bytes` more of a body, in its origin's turn. When there is none the slowest sender of a
+    /// body, of those that have to give, loses its own.
+    pub(crate) async fn body(&self, place: &Place, bytes: usize) -> Result<Held, Error> {
+        // The node is awaited: its client has its time from when there is room.
+        place.receiving();
+        let deadline = Instant::now() + ROOM_WAIT_MAX;
+        let share = self.bodies.take(place.origin(), bytes);
+        let held = self.await_clients(Await::Body, share, deadline).await;
+        place.receiving();
+        held.ok_or_else(|| {
+            let error = overloaded("the node, or this address, has as many large bodies as it may");
+            error.with("most", BODIES_BYTES_MAX)
+        })
     }
 
     /// A place among the calls of this weight; waits for one until `deadline`, in its origin's turn.
@@ -141,31 +157,40 @@ impl Budget {
         self.bodies.used()
     }
 
-    /// Waits until `deadline` for something that readers hold; meanwhile those that take too little
-    /// lose it.
-    async fn await_readers<T>(
+    /// Waits until `deadline` for what clients hold; meanwhile those that are awaited for `what` too long
+    /// lose it, if theirs is what has to come back.
+    async fn await_clients(
         &self,
-        given: impl Future<Output = T>,
+        what: Await,
+        mut given: Waiting,
         deadline: Instant,
-    ) -> Option<T> {
-        let mut given = pin!(given);
+    ) -> Option<Held> {
         let mut patience = Duration::ZERO;
         loop {
             let until = deadline.min(Instant::now() + patience);
-            match timeout_at(until, &mut given).await {
-                Ok(given) => return Some(given),
-                Err(_) if Instant::now() >= deadline => return None,
-                Err(_) => {
-                    self.connections.cut_slowest_reader();
-                    patience = CLIENT_AWAITED_MIN;
-                }
+            if let Ok(held) = timeout_at(until, &mut given).await {
+                return Some(held);
             }
+            if Instant::now() >= deadline {
+                return None;
+            }
+            patience = match self.cut_slowest(what, &given) {
+                true => CLIENT_AWAITED_MIN,
+                false => SLOW_SOUGHT_EVERY,
+            };
         }
+    }
+
+    /// Cuts off the slowest client of those that must give before `waiting` is served; whether there
+    /// is one.
+    fn cut_slowest(&self, what: Await, waiting: &Waiting) -> bool {
+        self.connections.may_seek(waiting.origin())
+            && self.connections.cut_slowest(what, &waiting.givers())
     }
 }
 
 /// The node is busy; nothing was done.
-pub(crate) fn overloaded(why: &str) -> Error {
+fn overloaded(why: &str) -> Error {
     Error::new(Code::Overloaded, format!("{why}; try again"))
 }
 
@@ -174,9 +199,12 @@ mod tests {
     use std::net::IpAddr;
     use std::sync::Arc;
 
-    use super::{ANSWER_BYTES_MAX, Answers, Budget, Error, Instant, Weight};
+    use super::{
+        ANSWER_BYTES_MAX, Answers, BODIES_BYTES_MAX, Budget, Error, HTTP_BODY_MAX, Instant, Weight,
+    };
     use crate::aside::Aside;
     use crate::connections::{Admitted, Connections};
+    use crate::limits::REQUEST_TIMEOUT;
 
     fn budget(requests_max: usize, answers: usize) -> (Arc<Connections>, Budget) {
         let connections = Connections::new(256, 256);
@@ -230,6 +258,77 @@ mod tests {
         assert!(large(&budget, &greedy).await.is_err());
         held.push(large(&budget, &other).await.expect("a slot is left"));
         assert!(large(&budget, &other).await.is_err());
+    }
+
+    /// A request with a slot, whose answers may not be large yet.
+    async fn small(budget: &Budget, of: &Admitted) -> Answers {
+        let slot = budget.slot(of.place(), Instant::now()).await;
+        Answers::new(slot.expect("a slot"))
+    }
+
+    #[tokio::test]
+    async fn a_slot_for_large_answers_goes_to_who_holds_least_of_those_that_wait() {
+        // Four slots for large answers, and bytes for more.
+        let (connections, budget) = budget(8, 16);
+        let (greedy, other, new) = (
+            connect(&connections, 1),
+            connect(&connections, 2),
+            connect(&connections, 3),
+        );
+        let mut held = Vec::new();
+        for of in [&greedy, &greedy, &greedy, &other] {
+            held.push(large(&budget, of).await.expect("a slot"));
+        }
+        let mut first = small(&budget, &greedy).await;
+        let mut second = small(&budget, &greedy).await;
+        let mut third = small(&budget, &new).await;
+        let deadline = Instant::now() + REQUEST_TIMEOUT;
+        let (first, second, third, ()) = tokio::join!(
+            budget.enlarge(&mut first, deadline),
+            budget.enlarge(&mut second, deadline),
+            budget.enlarge(&mut third, deadline),
+            // All the others wait by now, or are refused.
+            async {
+                drop(held.pop());
+                assert_eq!(budget.bulk_slots.used(), 4, "it went to the new one");
+                drop(held.pop());
+            },
+        );
+        assert!(third.is_ok(), "it held nothing");
+        assert!(first.is_ok(), "one of its own came back");
+        assert!(second.is_err(), "one of its requests waited already");
+    }
+
+    #[tokio::test]
+    async fn bodies_wait_for_room_in_turn() {
+        let (connections, budget) = budget(8, 4);
+        let (greedy, other, new) = (
+            connect(&connections, 1),
+            connect(&connections, 2),
+            connect(&connections, 3),
+        );
+        let mut held = Vec::new();
+        for of in [&greedy, &greedy, &greedy, &other] {
+            let part = budget.body(of.place(), BODIES_BYTES_MAX / 4).await;
+            held.push(part.expect("room"));
+        }
+        assert_eq!(budget.body_bytes(), BODIES_BYTES_MAX);
+        let (first, second, ()) = tokio::join!(
+            budget.body(greedy.place(), HTTP_BODY_MAX),
+            budget.body(new.place(), HTTP_BODY_MAX),
+            async {
+                // What the other gives back is not for who has its share.
+                drop(held.pop());
+                assert_eq!(
+                    budget.body_bytes(),
+                    3 * BODIES_BYTES_MAX / 4 + HTTP_BODY_MAX
+                );
+                drop(held.pop());
+            },
+        );
+        assert!(first.is_ok() && second.is_ok());
+        drop((held, first, second));
+        assert_eq!(budget.body_bytes(), 0);
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@
 //! longest goes, if that is longer than [`CLIENT_AWAITED_MIN`]: clients that are slow on purpose
 //! lose their places to those that are not.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use crate::limits::CLIENT_AWAITED_MIN;
+use crate::limits::{CLIENT_AWAITED_MIN, SLOW_SOUGHT_EVERY};
 
 /// Whom a connection is counted for: an IPv4 address or the /64 of an IPv6 address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,9 +52,15 @@ pub(crate) struct Connections {
 struct Table {
     next: u64,
     open: HashMap<u64, Arc<Place>>,
-    of_origin: HashMap<Origin, usize>,
-    /// No reader can be cut off before this, so that none is looked for at every refusal.
-    reader_due: Duration,
+    of_origin: HashMap<Origin, OfOrigin>,
+}
+
+/// What is known of an origin while it has a connection.
+#[derive(Default)]
+struct OfOrigin {
+    open: usize,
+    /// When a slow client was last looked for in its favour.
+    sought: Option<Duration>,
 }
 
 impl Connections {
@@ -72,15 +78,22 @@ impl Connections {
         self.admit_at(address, self.begun.elapsed())
     }
 
-    /// Cuts off the client that has taken longest for a part of its answer; whether there is one.
-    pub(crate) fn cut_slowest_reader(&self) -> bool {
-        self.cut_slowest_reader_at(self.begun.elapsed())
+    /// Whether a slow client may be looked for now in favour of `origin`: not more often than
+    /// [`SLOW_SOUGHT_EVERY`], however much of it waits, and not when all its connections are gone.
+    pub(crate) fn may_seek(&self, origin: Origin) -> bool {
+        self.may_seek_at(origin, self.begun.elapsed())
+    }
+
+    /// Cuts off the client of one of `origins` that has been awaited longest for `what`, if that is
+    /// too long; whether there is one.
+    pub(crate) fn cut_slowest(&self, what: Await, origins: &BTreeSet<Origin>) -> bool {
+        self.cut_slowest_at(what, origins, self.begun.elapsed())
     }
 
     /// Closes the connections on which no request is at work or being answered.
     pub(crate) fn close_idle(&self) {
         for place in self.lock().open.values() {
-            if place.awaits() == Await::Request {
+            if place.has_no_request() {
                 place.cut.notify_one();
             }
         }
@@ -93,13 +106,13 @@ impl Connections {
     fn admit_at(self: &Arc<Self>, address: IpAddr, now: Duration) -> Result<Admitted, Full> {
         let origin = Origin::of(address);
         let mut table = self.lock();
-        let of_origin = table.of_origin.get(&origin).copied().unwrap_or(0);
+        let of_origin = table.of_origin.get(&origin).map_or(0, |of| of.open);
         let same = |place: &Place| place.origin == origin;
-        if of_origin >= self.per_address_max && table.make_room(same, now).is_err() {
+        if of_origin >= self.per_address_max && !table.make_room(same, now) {
             let most = self.per_address_max;
             return Err(Full::Address { most });
         }
-        if table.open.len() >= self.all_max && table.make_room(|_| true, now).is_err() {
+        if table.open.len() >= self.all_max && !table.make_room(|_| true, now) {
             return Err(Full::All { most: self.all_max });
         }
         let id = table.next;
@@ -113,7 +126,7 @@ impl Connections {
         });
         place.await_client_at(Await::Request, now);
         table.open.insert(id, Arc::clone(&place));
-        *table.of_origin.entry(origin).or_default() += 1;
+        table.of_origin.entry(origin).or_default().open += 1;
         Ok(Admitted {
             connections: Arc::clone(self),
             id,
@@ -121,16 +134,21 @@ impl Connections {
         })
     }
 
-    fn cut_slowest_reader_at(&self, now: Duration) -> bool {
+    fn may_seek_at(&self, origin: Origin, now: Duration) -> bool {
         let mut table = self.lock();
-        if now < table.reader_due {
+        let Some(of) = table.of_origin.get_mut(&origin) else {
             return false;
+        };
+        let may = (of.sought).is_none_or(|last| now.saturating_sub(last) >= SLOW_SOUGHT_EVERY);
+        if may {
+            of.sought = Some(now);
         }
-        let made = table.make_room(Place::is_reading, now);
-        if let Err(due) = made {
-            table.reader_due = due;
-        }
-        made.is_ok()
+        may
+    }
+
+    fn cut_slowest_at(&self, what: Await, origins: &BTreeSet<Origin>, now: Duration) -> bool {
+        let those = |place: &Place| place.awaits() == what && origins.contains(&place.origin);
+        self.lock().make_room(those, now)
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -139,9 +157,9 @@ impl Connections {
 }
 
 impl Table {
-    /// Cuts off the connection among `those` that has waited longest for its client; when none has
-    /// waited long enough, says how soon one can have.
-    fn make_room(&mut self, those: impl Fn(&Place) -> bool, now: Duration) -> Result<(), Duration> {
+    /// Cuts off the connection among `those` that has waited longest for its client, if one has
+    /// waited long enough; whether one has.
+    fn make_room(&mut self, those: impl Fn(&Place) -> bool, now: Duration) -> bool {
         let candidates = self.open.iter().filter(|(_, place)| those(place));
         let waited = candidates.filter_map(|(id, place)| Some((place.waiting_since()?, *id)));
         match waited.min() {
@@ -149,18 +167,17 @@ impl Table {
                 if let Some(place) = self.remove(id) {
                     place.cut.notify_one();
                 }
-                Ok(())
+                true
             }
-            Some((since, _)) => Err(since + CLIENT_AWAITED_MIN),
-            None => Err(now + CLIENT_AWAITED_MIN),
+            _ => false,
         }
     }
 
     fn remove(&mut self, id: u64) -> Option<Arc<Place>> {
         let place = self.open.remove(&id)?;
-        if let Some(count) = self.of_origin.get_mut(&place.origin) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(of) = self.of_origin.get_mut(&place.origin) {
+            of.open -= 1;
+            if of.open == 0 {
                 self.of_origin.remove(&place.origin);
             }
         }
@@ -194,6 +211,8 @@ pub(crate) enum Await {
     Node,
     /// The client, to send a request.
     Request,
+    /// The client, to send more of a body that is counted.
+    Body,
     /// The client, to read an answer.
     Reading,
 }
@@ -215,12 +234,24 @@ impl Place {
         self.origin
     }
 
-    /// A request is complete and waits for a slot. Its client may lose its place all the same, but is
-    /// awaited anew.
+    /// A part of a body has come that is counted, or room for it: the client is awaited anew.
+    pub(crate) fn receiving(&self) {
+        if self.has_no_request() {
+            self.await_client(Await::Body);
+        }
+    }
+
+    /// A request is complete and waits for a slot, or is refused. Its client may lose its place all the
+    /// same, but is awaited anew.
     pub(crate) fn received(&self) {
-        if self.awaits() == Await::Request {
+        if self.has_no_request() {
             self.await_client(Await::Request);
         }
+    }
+
+    /// Whether no request is at work or being answered.
+    fn has_no_request(&self) -> bool {
+        matches!(self.awaits(), Await::Request | Await::Body)
     }
 
     /// A request is at work: from now on the node is awaited.
@@ -247,6 +278,7 @@ impl Place {
             Await::Node => 0,
             Await::Request => 1,
             Await::Reading => 2,
+            Await::Body => 3,
         };
         self.turn.store(ms << 2 | what, Ordering::Relaxed);
     }
@@ -272,7 +304,8 @@ impl Place {
         match self.turn.load(Ordering::Relaxed) & 3 {
             0 => Await::Node,
             1 => Await::Request,
-            _ => Await::Reading,
+            2 => Await::Reading,
+            _ => Await::Body,
         }
     }
 
@@ -290,7 +323,9 @@ mod tests {
     use std::pin::pin;
     use std::task::{Context, Poll, Waker};
 
-    use super::{Admitted, Await, Connections, Duration, Full, Origin};
+    use super::{
+        Admitted, Await, BTreeSet, Connections, Duration, Full, Origin, SLOW_SOUGHT_EVERY,
+    };
 
     fn address(text: &str) -> IpAddr {
         text.parse().expect("an address")
@@ -353,9 +388,77 @@ mod tests {
         };
         at(&slow, 0);
         at(&fast, 500);
-        assert!(!connections.cut_slowest_reader_at(Duration::from_millis(999)));
-        assert!(connections.cut_slowest_reader_at(Duration::from_millis(1_000)));
+        let origins = BTreeSet::from([slow.place().origin()]);
+        let cut =
+            |ms| connections.cut_slowest_at(Await::Reading, &origins, Duration::from_millis(ms));
+        assert!(!cut(999));
+        assert!(cut(1_000));
         assert!(is_cut(&slow) && !is_cut(&idle) && !is_cut(&fast));
-        assert!(!connections.cut_slowest_reader_at(Duration::from_millis(1_000)));
+        assert!(!cut(1_000));
+    }
+
+    #[test]
+    fn only_slow_clients_of_those_that_shall_give_are_cut_off() {
+        let connections = Connections::new(4, 4);
+        let of = |text: &str| connections.admit(address(text)).expect("room");
+        let (stranger, own) = (of("192.0.2.1"), of("192.0.2.2"));
+        let (reader, sender) = (of("192.0.2.3"), of("192.0.2.3"));
+        let since = |admitted: &Admitted, what, ms| {
+            let since = Duration::from_millis(ms);
+            admitted.place().await_client_at(what, since);
+        };
+        since(&stranger, Await::Reading, 0);
+        since(&own, Await::Reading, 500);
+        since(&reader, Await::Reading, 0);
+        since(&sender, Await::Body, 10);
+        let cut = |what, of: &Admitted, ms| {
+            let origins = BTreeSet::from([of.place().origin()]);
+            connections.cut_slowest_at(what, &origins, Duration::from_millis(ms))
+        };
+        // The stranger is slow, but not asked to give.
+        assert!(!cut(Await::Reading, &own, 1_499));
+        assert!(cut(Await::Reading, &own, 1_500));
+        assert!(is_cut(&own) && !is_cut(&stranger));
+        // Who is slow to send holds no answer, and who is slow to read no body.
+        assert!(cut(Await::Body, &sender, 1_500));
+        assert!(is_cut(&sender) && !is_cut(&reader));
+        assert!(!cut(Await::Body, &sender, 9_000));
+        assert!(!is_cut(&reader) && !is_cut(&stranger));
+    }
+
+    #[test]
+    fn slow_clients_are_sought_for_an_origin_now_and_then() {
+        let connections = Connections::new(4, 4);
+        let (one, other) = ("192.0.2.1", "192.0.2.2");
+        let first = connections.admit(address(one)).expect("room");
+        let second = connections.admit(address(other)).expect("room");
+        let every = u64::try_from(SLOW_SOUGHT_EVERY.as_millis()).expect("short");
+        let may = |text, ms| {
+            connections.may_seek_at(Origin::of(address(text)), Duration::from_millis(ms))
+        };
+        assert!(may(one, 0) && !may(one, every - 1));
+        assert!(may(other, 1), "it has its own time");
+        assert!(may(one, every) && !may(one, every + 1));
+        drop((first, second));
+        assert!(!may(one, 9_000), "nobody is there to be served");
+    }
+
+    #[test]
+    fn who_sends_a_body_is_awaited_anew_for_each_part() {
+        let connections = Connections::new(1, 1);
+        let admitted = connections.admit(address("192.0.2.1")).expect("room");
+        let place = admitted.place();
+        place.receiving();
+        assert_eq!(place.awaits(), Await::Body);
+        place.received();
+        assert_eq!(place.awaits(), Await::Request);
+        // While the node is awaited, or the client to read, a body counts for nothing.
+        place.begin_request();
+        place.receiving();
+        assert_eq!(place.awaits(), Await::Node);
+        place.await_client(Await::Reading);
+        place.receiving();
+        place.received();
+        assert_eq!(place.awaits(), Await::Reading);
     }
 }

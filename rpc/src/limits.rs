@@ -5,6 +5,7 @@
 //! for every connection), answers until their last byte is written ([`ANSWERS_BYTES_MAX`], and
 //! [`ANSWER_BYTES_SMALL`] for every request), and what the calls at work hold, of which
 //! those that read whole blocks or carry programs are counted ([`LOOKUPS_MAX`], [`bulk_calls_max`]).
+//! What a lookup found, at most a transaction, is its slot's until it is written.
 
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -19,6 +20,10 @@ pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 128;
 pub const ORIGIN_LEAVES_ONE_IN: usize = 4;
 /// A connection whose client has been awaited for this long may be closed in favour of a new one.
 pub const CLIENT_AWAITED_MIN: Duration = Duration::from_secs(1);
+/// So often a slow client is looked for in favour of an origin that waits for what it holds. Looking goes
+/// through all connections, so it is not done for each request; the time is short beside that of those
+/// that wait ([`ROOM_WAIT_MAX`]).
+pub const SLOW_SOUGHT_EVERY: Duration = Duration::from_millis(250);
 /// Refusals of connections being written at a time; beyond that connections close without a word.
 pub const REFUSALS_MAX: usize = 64;
 
@@ -35,6 +40,9 @@ pub const HTTP_BODY_MAX: usize = 4 << 20;
 pub const BODY_BYTES_DRAINED_MAX: usize = 16 << 20;
 /// Bytes of a body that are not counted against [`BODIES_BYTES_MAX`].
 pub const BODY_BYTES_SMALL: usize = 16 << 10;
+/// A larger body gets room as it arrives, and one in so many bytes more, so that it is not copied for
+/// every piece: what is announced and not sent takes nothing from others.
+pub const BODY_SPARE_ONE_IN: usize = 4;
 /// Bytes of all bodies that are received or at work.
 pub const BODIES_BYTES_MAX: usize = 32 << 20;
 /// Bytes of a call's id, which is written into its answer.
@@ -45,6 +53,10 @@ pub const REQUESTS_MAX: usize = 64;
 /// A request waits so long for a slot, in its origin's turn: bursts pass in less. It is not more than
 /// [`CLIENT_AWAITED_MIN`], so that its connection is not closed meanwhile for the node's slowness.
 pub const SLOT_WAIT_MAX: Duration = CLIENT_AWAITED_MIN;
+/// A request waits so long for one of the slots for large answers, and a body for room for its next
+/// piece, in their origin's turn. As long as for any slot, for the same reason; and who waits
+/// holds a slot, or the bytes that it has.
+pub const ROOM_WAIT_MAX: Duration = SLOT_WAIT_MAX;
 /// Time from a request's last byte to its answer, by default.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// Calls at work at a time that read a whole block and answer with a part of it.

@@ -17,17 +17,18 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::api::NodeHealth;
-use crate::budget::{Budget, overloaded};
-use crate::connections::{Origin, Place};
+use crate::budget::Budget;
+use crate::connections::Place;
 use crate::error::{Code, Error};
 use crate::host::Hosts;
 use crate::http::{Options, StartError};
 use crate::limits::{
-    BODY_BYTES_DRAINED_MAX, BODY_BYTES_SMALL, BODY_TIMEOUT, HEALTH_TIMEOUT, HTTP_BODY_MAX,
+    BODY_BYTES_DRAINED_MAX, BODY_BYTES_SMALL, BODY_SPARE_ONE_IN, BODY_TIMEOUT, CHUNK_BYTES,
+    HEALTH_TIMEOUT, HTTP_BODY_MAX,
 };
 use crate::port::Ports;
 use crate::request;
-use crate::shares::{Held, Shares};
+use crate::shares::Held;
 use crate::work::{self, Work};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -138,7 +139,7 @@ async fn rpc(
         );
         return refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, &error);
     }
-    let body = match receive(&front, place.origin(), request).await {
+    let body = match receive(&front, &place, request).await {
         Ok(body) => body,
         Err(response) => return response,
     };
@@ -155,7 +156,11 @@ async fn rpc(
     };
     // Not this connection's task: what is at work counts until it ends, client or not.
     let (done, answered) = oneshot::channel();
-    tokio::spawn(async move { work::perform(work, &body.bytes, slot, done).await });
+    let Received { bytes, counted } = body;
+    tokio::spawn(async move {
+        work::perform(work, &bytes, slot, done).await;
+        drop((bytes, counted));
+    });
     let Ok(done) = answered.await else {
         let error = Error::internal("a request died");
         return refusal(StatusCode::INTERNAL_SERVER_ERROR, &error);
@@ -181,10 +186,10 @@ struct Received {
 enum Unread {
     TooLong,
     Broken,
-    NoRoom,
+    NoRoom(Error),
 }
 
-async fn receive(front: &Front, origin: Origin, request: Request) -> Result<Received, Response> {
+async fn receive(front: &Front, place: &Place, request: Request) -> Result<Received, Response> {
     // A client that asks first is told before it sends.
     let drained_max = match request.headers().contains_key(EXPECT) {
         true => 0,
@@ -193,8 +198,10 @@ async fn receive(front: &Front, origin: Origin, request: Request) -> Result<Rece
     let body = request.into_body();
     let announced_too_long = body.size_hint().lower() > HTTP_BODY_MAX as u64;
     let limit = BODY_TIMEOUT.min(front.request_timeout);
-    let collected = collect(body, drained_max, &front.budget.bodies, origin);
-    match timeout_at(Instant::now() + limit, collected).await {
+    let collected = collect(body, drained_max, &front.budget, place);
+    let collected = timeout_at(Instant::now() + limit, collected).await;
+    place.received();
+    match collected {
         Ok(Ok(body)) => Ok(body),
         Ok(Err(Unread::TooLong)) => Err(too_long()),
         // A body that was announced as too long is refused for that, whether it came or not.
@@ -203,7 +210,7 @@ async fn receive(front: &Front, origin: Origin, request: Request) -> Result<Rece
             let error = Error::new(Code::InvalidRequest, "the body broke off");
             Err(refusal(StatusCode::BAD_REQUEST, &error))
         }
-        Ok(Err(Unread::NoRoom)) => Err(busy(&overloaded("too many large bodies are received"))),
+        Ok(Err(Unread::NoRoom(error))) => Err(busy(&error)),
         Err(_) => {
             let ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
             let error = Error::new(
@@ -223,8 +230,8 @@ async fn receive(front: &Front, origin: Origin, request: Request) -> Result<Rece
 async fn collect(
     mut body: Body,
     drained_max: usize,
-    budget: &Arc<Shares>,
-    origin: Origin,
+    budget: &Budget,
+    place: &Place,
 ) -> Result<Received, Unread> {
     let announced = body.size_hint().lower();
     let mut received = Ok(Received {
@@ -234,7 +241,7 @@ async fn collect(
     if announced > HTTP_BODY_MAX as u64 {
         received = Err(Unread::TooLong);
     }
-    let mut seen = 0_usize;
+    let (mut seen, mut in_part) = (0_usize, 0_usize);
     while received.is_ok() || (seen < drained_max && announced <= drained_max as u64) {
         let next = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
         let data = match next {
@@ -243,43 +250,54 @@ async fn collect(
             Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
         };
         seen += data.len();
-        received = received.and_then(|received| received.extended(&data, budget, origin));
+        in_part += data.len();
+        if let Ok(body) = received {
+            if in_part >= CHUNK_BYTES {
+                in_part = 0;
+                place.receiving();
+            }
+            received = body.extended(&data, budget, place).await;
+        }
     }
     received
 }
 
 impl Received {
-    fn extended(
+    async fn extended(
         mut self,
         data: &[u8],
-        budget: &Arc<Shares>,
-        origin: Origin,
+        budget: &Budget,
+        place: &Place,
     ) -> Result<Self, Unread> {
         if self.bytes.len() + data.len() > HTTP_BODY_MAX {
             return Err(Unread::TooLong);
         }
-        self.make_room(data.len(), budget, origin)?;
+        let room = self.make_room(data.len(), budget, place).await;
+        room.map_err(Unread::NoRoom)?;
         self.bytes.extend_from_slice(data);
         Ok(self)
     }
 
     /// Makes room for `more` bytes; all room beyond [`BODY_BYTES_SMALL`] is counted.
-    fn make_room(
+    async fn make_room(
         &mut self,
         more: usize,
-        budget: &Arc<Shares>,
-        origin: Origin,
-    ) -> Result<(), Unread> {
+        budget: &Budget,
+        place: &Place,
+    ) -> Result<(), Error> {
         let (length, room) = (self.bytes.len(), self.bytes.capacity());
-        if length + more <= room {
+        let needed = length + more;
+        if needed <= room {
             return Ok(());
         }
-        let room = (2 * room).clamp(length + more, HTTP_BODY_MAX);
+        let room = match needed <= BODY_BYTES_SMALL {
+            true => (2 * room).clamp(needed, BODY_BYTES_SMALL),
+            false => (needed + needed / BODY_SPARE_ONE_IN).min(HTTP_BODY_MAX),
+        };
         let counted = self.counted.as_ref().map_or(0, Held::units);
         let uncounted = room.saturating_sub(BODY_BYTES_SMALL + counted);
         if uncounted > 0 {
-            let more = budget.try_take(origin, uncounted);
-            let more = more.ok_or(Unread::NoRoom)?;
+            let more = budget.body(place, uncounted).await?;
             match &mut self.counted {
                 Some(held) => held.merge(more),
                 None => self.counted = Some(more),

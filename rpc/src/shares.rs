@@ -72,42 +72,40 @@ impl Shares {
         self.total - self.lock().free
     }
 
-    /// Takes `units` if they are free, within the origin's share and nobody waits.
-    pub(crate) fn try_take(self: &Arc<Self>, origin: Origin, units: usize) -> Option<Held> {
-        let mut table = self.lock();
-        let held = table.origins.get(&origin).map_or(0, |of| of.held);
-        if !table.ready.is_empty() || units > table.free || held + units > self.of_one_max {
-            return None;
-        }
-        table.leave(origin);
-        table.hand_out(origin, units);
-        table.enter(origin, self.of_one_max);
-        drop(table);
-        Some(self.held(origin, units))
-    }
-
     /// Takes `units` when the origin's turn has come.
     pub(crate) fn take(self: &Arc<Self>, origin: Origin, units: usize) -> Waiting {
-        let (sender, given) = oneshot::channel();
-        let id = {
-            let mut table = self.lock();
-            table.leave(origin);
-            let id = table.next_turn();
-            table.of(origin).waiting.push_back(Waiter {
-                id,
-                units,
-                given: sender,
-            });
-            table.enter(origin, self.of_one_max);
-            id
-        };
+        let mut table = self.lock();
+        let (id, given) = table.line_up(origin, units, self.of_one_max);
+        drop(table);
         self.serve();
-        Waiting {
-            shares: Arc::clone(self),
-            origin,
-            id,
-            given,
+        self.waiting(origin, id, given)
+    }
+
+    /// The same for an origin of which nothing else waits; `None` when something does.
+    pub(crate) fn take_alone(self: &Arc<Self>, origin: Origin, units: usize) -> Option<Waiting> {
+        let mut table = self.lock();
+        if !table.of(origin).waiting.is_empty() {
+            return None;
         }
+        let (id, given) = table.line_up(origin, units, self.of_one_max);
+        drop(table);
+        self.serve();
+        Some(self.waiting(origin, id, given))
+    }
+
+    /// Whose units must come back before `origin`, which waits, is served: its own and, if not its
+    /// share but the total is used up, those of the origins that hold more.
+    fn givers(&self, origin: Origin) -> BTreeSet<Origin> {
+        let mut givers = BTreeSet::from([origin]);
+        let table = self.lock();
+        if let Some(of) = table.origins.get(&origin)
+            && table.ready.contains(&(of.held, of.turn, origin))
+        {
+            let more = (table.origins.iter()).filter(|(_, other)| other.held > of.held);
+            givers.extend(more.map(|(origin, _)| *origin));
+        }
+        drop(table);
+        givers
     }
 
     /// Gives what is free to those whose turn it is.
@@ -151,6 +149,20 @@ impl Shares {
         }
     }
 
+    fn waiting(
+        self: &Arc<Self>,
+        origin: Origin,
+        id: u64,
+        given: oneshot::Receiver<Held>,
+    ) -> Waiting {
+        Waiting {
+            shares: Arc::clone(self),
+            origin,
+            id,
+            given,
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -169,6 +181,25 @@ impl Table {
             turn,
             waiting: VecDeque::new(),
         })
+    }
+
+    /// Puts a request behind those of its origin.
+    fn line_up(
+        &mut self,
+        origin: Origin,
+        units: usize,
+        of_one_max: usize,
+    ) -> (u64, oneshot::Receiver<Held>) {
+        let (sender, given) = oneshot::channel();
+        self.leave(origin);
+        let id = self.next_turn();
+        self.of(origin).waiting.push_back(Waiter {
+            id,
+            units,
+            given: sender,
+        });
+        self.enter(origin, of_one_max);
+        (id, given)
     }
 
     /// Takes an origin out of the order, before what orders it changes.
@@ -258,6 +289,18 @@ pub(crate) struct Waiting {
     given: oneshot::Receiver<Held>,
 }
 
+impl Waiting {
+    /// Who waits.
+    pub(crate) const fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// Whose units must come back before it is served.
+    pub(crate) fn givers(&self) -> BTreeSet<Origin> {
+        self.shares.givers(self.origin)
+    }
+}
+
 impl Future for Waiting {
     type Output = Held;
 
@@ -287,7 +330,7 @@ mod tests {
     use std::sync::Arc;
     use std::task::{Context, Poll, Waker};
 
-    use super::{Held, Origin, Shares, Waiting, most_of_one};
+    use super::{BTreeSet, Held, Origin, Shares, Waiting, most_of_one};
 
     fn origin(last: u8) -> Origin {
         Origin::of(IpAddr::from([192, 0, 2, last]))
@@ -299,6 +342,11 @@ mod tests {
             Poll::Ready(held) => Some(held),
             Poll::Pending => None,
         }
+    }
+
+    /// What a request is given at once, if it is; it does not wait.
+    fn at_once(shares: &Arc<Shares>, origin: Origin, units: usize) -> Option<Held> {
+        given(&mut shares.take(origin, units))
     }
 
     #[test]
@@ -313,7 +361,7 @@ mod tests {
         let mut greedy: Vec<_> = (0..10).map(|_| shares.take(origin(1), 1)).collect();
         let mut held: Vec<_> = greedy.iter_mut().filter_map(given).collect();
         assert_eq!((held.len(), shares.used()), (3, 3));
-        assert!(shares.try_take(origin(1), 1).is_none());
+        assert!(at_once(&shares, origin(1), 1).is_none());
         // What is left is for another, at once, though ten wait.
         let mut other = shares.take(origin(2), 1);
         let other = given(&mut other).expect("its share");
@@ -330,7 +378,7 @@ mod tests {
     #[test]
     fn who_holds_least_is_served_first_and_equals_by_turns() {
         let shares = Shares::new(1, 1);
-        let first = shares.try_take(origin(9), 1).expect("free");
+        let first = at_once(&shares, origin(9), 1).expect("free");
         let asks = [1, 1, 1, 2, 2, 3].map(|last| (last, shares.take(origin(last), 1)));
         let mut asks = Vec::from(asks);
         drop(first);
@@ -346,9 +394,9 @@ mod tests {
     fn who_holds_more_waits_for_who_holds_less() {
         let shares = Shares::new(4, 1);
         let mut held: Vec<_> = (0..3)
-            .filter_map(|_| shares.try_take(origin(1), 1))
+            .filter_map(|_| at_once(&shares, origin(1), 1))
             .collect();
-        held.extend(shares.try_take(origin(2), 1));
+        held.extend(at_once(&shares, origin(2), 1));
         assert_eq!(held.len(), 4);
         let mut again = shares.take(origin(1), 1);
         let mut second = shares.take(origin(2), 1);
@@ -366,11 +414,11 @@ mod tests {
     #[test]
     fn who_asks_for_much_is_not_passed_over() {
         let shares = Shares::new(8, 6);
-        let small = shares.try_take(origin(1), 3).expect("free");
+        let small = at_once(&shares, origin(1), 3).expect("free");
         let mut large = shares.take(origin(2), 6);
         assert!(given(&mut large).is_none());
         // Three are free, but they are kept for the large one.
-        assert!(shares.try_take(origin(3), 1).is_none());
+        assert!(at_once(&shares, origin(3), 1).is_none());
         let mut later = shares.take(origin(3), 1);
         assert!(given(&mut later).is_none());
         drop(small);
@@ -383,7 +431,7 @@ mod tests {
     #[test]
     fn who_gives_up_waiting_leaves_nothing_behind() {
         let shares = Shares::new(2, 2);
-        let all = shares.try_take(origin(1), 2).expect("free");
+        let all = at_once(&shares, origin(1), 2).expect("free");
         let large = shares.take(origin(2), 2);
         let mut small = shares.take(origin(3), 1);
         let given_unseen = shares.take(origin(4), 1);
@@ -398,15 +446,67 @@ mod tests {
     }
 
     #[test]
+    fn of_an_origin_that_waits_alone_nothing_else_waits() {
+        let shares = Shares::new(2, 1);
+        let first = shares.take_alone(origin(1), 1);
+        let first = given(&mut first.expect("nothing waits")).expect("free");
+        let mut second = shares.take_alone(origin(1), 1).expect("nothing waits");
+        assert!(given(&mut second).is_none(), "its share is used up");
+        assert!(shares.take_alone(origin(1), 1).is_none());
+        let other = shares.take_alone(origin(2), 1);
+        let other = given(&mut other.expect("it is another")).expect("free");
+        let mut third = shares.take_alone(origin(3), 1).expect("it is another");
+        assert!(given(&mut third).is_none());
+        // It waits in turn, before those that hold something.
+        drop(other);
+        assert!(given(&mut third).is_some() && given(&mut second).is_none());
+        drop(second);
+        drop(shares.take_alone(origin(1), 1).expect("nothing waits"));
+        drop((first, third));
+        assert_eq!(shares.used(), 0);
+        assert!(shares.lock().origins.is_empty() && shares.lock().ready.is_empty());
+    }
+
+    #[test]
+    fn at_its_share_an_origin_waits_for_itself_and_otherwise_for_who_holds_more() {
+        let shares = Shares::new(4, 1);
+        let mut held: Vec<_> = (0..2)
+            .filter_map(|_| at_once(&shares, origin(2), 1))
+            .collect();
+        held.extend(at_once(&shares, origin(1), 1));
+        held.extend(at_once(&shares, origin(3), 1));
+        let of = |list: &[u8]| -> BTreeSet<_> { list.iter().map(|last| origin(*last)).collect() };
+        let ask = |last: u8| shares.take(origin(last), 1).givers();
+        // All is used up.
+        assert_eq!(ask(4), of(&[1, 2, 3, 4]));
+        assert_eq!(ask(1), of(&[1, 2]));
+        assert_eq!(ask(2), of(&[2]));
+        // Something is free, but not for who has its share.
+        held.remove(2);
+        held.remove(2);
+        held.extend(at_once(&shares, origin(2), 1));
+        assert_eq!((held.len(), shares.used()), (3, 3));
+        assert_eq!(ask(2), of(&[2]));
+        // Nor when another has the rest, even more than it.
+        let shares = Shares::new(8, 8);
+        let most = at_once(&shares, origin(1), 6).expect("free");
+        let less = at_once(&shares, origin(2), 1).expect("free");
+        let waiting = shares.take(origin(2), 8);
+        assert_eq!(waiting.givers(), of(&[2]));
+        drop((most, less, waiting));
+        assert_eq!(shares.used(), 0);
+    }
+
+    #[test]
     fn parts_are_given_back_one_by_one() {
         let shares = Shares::new(8, 8);
-        let mut held = shares.try_take(origin(1), 6).expect("free");
+        let mut held = at_once(&shares, origin(1), 6).expect("free");
         let part = held.split(2).expect("enough");
         assert!(held.split(5).is_none());
         assert_eq!((held.units(), part.units(), shares.used()), (4, 2, 6));
         drop(held);
         assert_eq!(shares.used(), 2);
-        let mut held = shares.try_take(origin(1), 3).expect("free");
+        let mut held = at_once(&shares, origin(1), 3).expect("free");
         held.merge(part);
         assert_eq!((held.units(), shares.used()), (5, 5));
         drop(held);

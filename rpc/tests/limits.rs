@@ -3,12 +3,13 @@
 mod common;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use common::{Ledger, Reply, Running, key, post, reply_of, start, start_over, start_with};
 use proofmill_rpc::http::Options;
 use proofmill_rpc::limits::{
-    ANSWER_BYTES_MAX, BODIES_BYTES_MAX, HEAD_BYTES_MAX, HTTP_BODY_MAX, ID_BYTES_MAX,
+    ANSWER_BYTES_MAX, BODIES_BYTES_MAX, HEAD_BYTES_MAX, HTTP_BODY_MAX, ID_BYTES_MAX, LOOKUPS_MAX,
 };
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -414,7 +415,7 @@ async fn send_most_of_a_body(from: u8, address: SocketAddr) -> TcpStream {
 }
 
 #[tokio::test]
-async fn bodies_have_a_budget_that_no_address_can_use_up() {
+async fn bodies_have_a_budget_and_who_is_slow_to_send_gives_way() {
     let server = start().await;
     let address = server.address;
     let (bodies, of_one) = (BODIES_BYTES_MAX / HTTP_BODY_MAX, 6);
@@ -429,8 +430,6 @@ async fn bodies_have_a_budget_that_no_address_can_use_up() {
     .await;
     let mut body = HEALTH.as_bytes().to_vec();
     body.resize(HTTP_BODY_MAX, b' ');
-    let refused = post_from(2, address, &body).await;
-    assert_eq!((refused.status, refused.code()), (503, -32031));
     assert_eq!(post_from(1, address, &body).await.status, 200);
     for _ in of_one..bodies {
         senders.push(send_most_of_a_body(3, address).await);
@@ -439,14 +438,66 @@ async fn bodies_have_a_budget_that_no_address_can_use_up() {
         server.usage.body_bytes() > room(bodies)
     })
     .await;
-    let refused = post_from(1, address, &body).await;
-    assert_eq!((refused.status, refused.code()), (503, -32031));
     // Small bodies need none of it.
     for from in [1, 2] {
         let reply = post_from(from, address, HEALTH.as_bytes()).await;
         assert_eq!(reply.status, 200);
     }
-    drop(senders);
+    let mut ended = JoinSet::new();
+    for sender in senders {
+        ended.spawn(rest(sender));
+    }
+    // Who has nothing waits in turn; once the others were awaited for long enough, one makes room.
+    let served = async {
+        loop {
+            let reply = post_from(1, address, &body).await;
+            match reply.status {
+                200 => return,
+                status => assert_eq!((status, reply.code()), (503, -32031)),
+            }
+        }
+    };
+    timeout(PATIENCE, served).await.expect("its turn");
+    let first = ended.join_next().await.expect("one").expect("no panic");
+    assert!(first.is_empty(), "it was cut off; its time was not over");
+    drop(ended);
     until("the budget is free", || server.usage.body_bytes() == 0).await;
     assert_eq!(post_from(2, address, &body).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_lookup_that_waits_for_room_keeps_nobody_from_theirs() {
+    let options = Options {
+        answers_bytes_max: ANSWER_BYTES_MAX,
+        ..Options::default()
+    };
+    let server = start_over(Ledger::with_program(), options).await;
+    let address = server.address;
+    // All room for large answers is a batch's, which waits at the gate.
+    let gate: Value = serde_json::from_str(&waiting()).expect("JSON");
+    let batch = json!([block(), gate]).to_string();
+    let mut calls = JoinSet::new();
+    calls.spawn(async move { post_from(2, address, batch.as_bytes()).await });
+    server.ledger.waits.notified().await;
+    assert_eq!(server.usage.answer_bytes(), ANSWER_BYTES_MAX);
+    let call = |method: &str, params: Value| {
+        json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string()
+    };
+    let large = call("tx_get", json!([server.ledger.transfer_id()]));
+    for from in (3..).take(LOOKUPS_MAX) {
+        let large = large.clone();
+        calls.spawn(async move { post_from(from, address, large.as_bytes()).await });
+    }
+    // They have read what they looked for, and their answers are too large for their slots.
+    until("as many lookups as may be have ended", || {
+        server.ledger.transaction_calls.load(Ordering::SeqCst) == LOOKUPS_MAX as u64
+    })
+    .await;
+    let head = post_from(1, address, call("chain_getHead", json!([])).as_bytes()).await;
+    assert_eq!(head.status, 200, "{head:?}");
+    until("they wait for room all the while", || {
+        server.usage.requests() == 1 + LOOKUPS_MAX
+    })
+    .await;
+    server.ledger.gate.notify_one();
 }
