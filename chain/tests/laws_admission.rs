@@ -19,7 +19,7 @@ use proofmill_chain::types::hash::{AccountId, Blob, Hash};
 use proofmill_chain::types::receipt::Outcome;
 use proofmill_chain::types::record::Program;
 use proofmill_chain::types::task::{
-    Attestation, Moment, Phase, ResultClaim, ResultStatus, Statement, Task,
+    Attestation, AttestationMessage, Moment, Phase, ResultClaim, ResultStatus, Statement, Task,
 };
 use proofmill_chain::types::transaction::{Action, SignedTransaction};
 use proofmill_chain::types::units::{Amount, Gas, Height, MachineVersion, Round};
@@ -276,6 +276,7 @@ proptest! {
 /// A list as a pool offers it: a sender who is skipped is not offered again.
 struct Queue {
     left: VecDeque<Arc<VerifiedTransaction>>,
+    skipped: Vec<Arc<VerifiedTransaction>>,
     drawn: usize,
 }
 
@@ -286,6 +287,7 @@ impl Queue {
         };
         Self {
             left: list.iter().map(verified).collect(),
+            skipped: Vec::new(),
             drawn: 0,
         }
     }
@@ -298,15 +300,41 @@ impl TransactionSource for Queue {
     }
 
     fn skip_sender(&mut self, sender: &AccountId) {
-        self.left.retain(|one| one.transaction().sender != *sender);
+        let mut left = VecDeque::new();
+        for one in std::mem::take(&mut self.left) {
+            if one.transaction().sender == *sender {
+                self.skipped.push(one);
+            } else {
+                left.push_back(one);
+            }
+        }
+        self.left = left;
+    }
+
+    fn resume_sender(&mut self, sender: &AccountId) {
+        let of_sender = |one: &Arc<VerifiedTransaction>| one.transaction().sender == *sender;
+        let skipped = std::mem::take(&mut self.skipped).into_iter();
+        let (resumed, skipped): (Vec<_>, Vec<_>) = skipped.partition(of_sender);
+        self.skipped = skipped;
+        for one in resumed.into_iter().rev() {
+            self.left.push_front(one);
+        }
     }
 }
 
 fn from(world: &World, source: &mut dyn TransactionSource) -> Built {
+    beside(world, &[], source)
+}
+
+fn beside(
+    world: &World,
+    attestations: &[AttestationMessage],
+    source: &mut dyn TransactionSource,
+) -> Built {
     let proposer = world.proposer(Round::new(0));
     let offer = Offer {
         transactions: source,
-        attestations: Vec::new(),
+        attestations: attestations.to_vec(),
         certificate: world.certificate.clone(),
     };
     build_from(
@@ -351,10 +379,7 @@ fn follow_ups_of_an_emptied_account_cost_the_block_no_room_and_the_builder_no_dr
 fn modules_that_do_not_fit_leave_the_room_for_everything_else() {
     const MODULES: usize = 2 * MISFITS_MAX + 50;
     let world = World::with(|genesis| genesis.params.block_transactions_max = 100);
-    let publish = |name: &str, bytes: usize| {
-        let module = Blob::new(vec![0; bytes]);
-        world.tx(&key(name), Action::PublishProgram { module })
-    };
+    let publish = |name: &str, bytes| publish(&world, name, bytes);
     let room = world.genesis.params.block_program_bytes_max as usize;
     // One fills what a block has for modules; each of the others is another sender's.
     let mut list = vec![publish("alice", room)];
@@ -362,13 +387,61 @@ fn modules_that_do_not_fit_leave_the_room_for_everything_else() {
     list.push(world.tx(&key("bob"), transfer(id("carol"), 1)));
     let mut source = Queue::new(&world, &list);
     let built = from(&world, &mut source);
-    let senders: Vec<_> = built
-        .block
-        .transactions
-        .iter()
-        .map(|one| one.transaction.sender)
-        .collect();
-    assert_eq!(senders, [id("alice"), id("bob")]);
+    assert_eq!(senders(&built), [id("alice"), id("bob")]);
+    assert!(world.validate(&built.block).is_ok());
+}
+
+fn publish(world: &World, name: &str, bytes: usize) -> SignedTransaction {
+    let module = Blob::new(vec![0; bytes]);
+    world.tx(&key(name), Action::PublishProgram { module })
+}
+
+fn senders(built: &Built) -> Vec<AccountId> {
+    let transactions = built.block.transactions.iter();
+    transactions.map(|one| one.transaction.sender).collect()
+}
+
+#[test]
+fn a_module_that_is_refused_leaves_its_room_to_a_smaller_one_and_what_follows_that() {
+    let world = World::new();
+    let room = world.genesis.params.block_program_bytes_max as usize;
+    let follows = world.tx_with(&key("alice"), transfer(id("bob"), 1), |t| {
+        t.nonce = nonce(1);
+    });
+    let list = [
+        // It cannot pay.
+        publish(&world, "poor", room),
+        publish(&world, "alice", 100),
+        follows,
+        world.tx(&key("bob"), transfer(id("carol"), 1)),
+    ];
+    let built = from(&world, &mut Queue::new(&world, &list));
+    assert_eq!(senders(&built), [id("alice"), id("bob"), id("alice")]);
+    assert!(world.validate(&built.block).is_ok());
+}
+
+#[test]
+fn a_module_that_does_not_fit_beside_attestations_leaves_its_room_to_a_smaller_one() {
+    const OUTPUT: usize = 40_000;
+    const MODULE: usize = 40_000;
+    let (mut world, spec) = World::with_program(|genesis| {
+        genesis.params.block_bytes_max = 64 << 10;
+        genesis.params.block_program_bytes_max = u32::try_from(MODULE).expect("small");
+    });
+    let output = vec![7; OUTPUT];
+    let claimed = claim(&output, 500_000);
+    let task = world.revealing(&spec, &claimed);
+    let list = [
+        publish(&world, "alice", MODULE),
+        publish(&world, "bob", 100),
+    ];
+    let reveals = [world.reveal(task, 0, &claimed, &output)];
+    // Without the attestation the large one is taken.
+    let built = from(&world, &mut Queue::new(&world, &list));
+    assert_eq!(senders(&built), [id("alice")]);
+    let built = beside(&world, &reveals, &mut Queue::new(&world, &list));
+    assert_eq!(built.block.attestations, [reveals[0].signed]);
+    assert_eq!(senders(&built), [id("bob")]);
     assert!(world.validate(&built.block).is_ok());
 }
 

@@ -1,6 +1,6 @@
 //! Filling a block with what fits.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{MISFITS_MAX, REFUSED_MAX, TransactionSource};
@@ -82,35 +82,41 @@ impl Misfit {
     }
 }
 
-/// The first candidates: as many as fit into an empty block. Their accounts can be read together, which
-/// is several times faster than one by one.
-pub(super) fn draw_block(
-    mut room: Room,
-    source: &mut dyn TransactionSource,
-) -> VecDeque<Arc<VerifiedTransaction>> {
-    let mut drawn = VecDeque::new();
+/// A candidate among the first.
+pub(super) struct Drawn {
+    candidate: Arc<VerifiedTransaction>,
+    /// Whether it fits beside those before it. One that does not keeps its turn: when the block takes others
+    /// up, or those before it are refused, there may be room for it.
+    fits: bool,
+}
+
+/// The first candidates: until those that fit fill an empty block. Their accounts can be read together,
+/// which is several times faster than one by one.
+pub(super) fn draw_block(mut room: Room, source: &mut dyn TransactionSource) -> Vec<Drawn> {
+    let mut drawn = Vec::new();
     let mut misfits = 0_usize;
     while room.transactions > 0
         && misfits < MISFITS_MAX
         && let Some(candidate) = source.draw()
     {
-        match room.after(&candidate) {
-            Ok(left) => {
-                room = left;
-                drawn.push_back(candidate);
-            }
+        let after = room.after(&candidate);
+        match after {
+            Ok(left) => room = left,
             Err(misfit) => {
                 misfits = misfits.saturating_add(misfit.counts());
                 source.skip_sender(&candidate.transaction().sender);
             }
         }
+        let fits = after.is_ok();
+        drawn.push(Drawn { candidate, fits });
     }
     drawn
 }
 
-/// The transactions of a list of candidates.
-pub(super) fn signed(candidates: &VecDeque<Arc<VerifiedTransaction>>) -> Vec<&SignedTransaction> {
-    candidates.iter().map(|one| one.signed()).collect()
+/// The transactions of those that fit, whose accounts are read together.
+pub(super) fn signed(drawn: &[Drawn]) -> Vec<&SignedTransaction> {
+    let fitting = drawn.iter().filter(|one| one.fits);
+    fitting.map(|one| one.candidate.signed()).collect()
 }
 
 /// A sender of whom a candidate was refused.
@@ -204,20 +210,32 @@ impl<'b, 'a> Filling<'b, 'a> {
         Ok(void)
     }
 
-    /// Includes transactions: those drawn, whose accounts were read, then others of the source.
+    /// Includes transactions: those drawn, of which the accounts of those that fit were read, then others of
+    /// the source.
     pub(super) fn transactions(
         &mut self,
-        drawn: VecDeque<Arc<VerifiedTransaction>>,
+        drawn: Vec<Drawn>,
         accounts: &Accounts,
         source: &mut dyn TransactionSource,
     ) -> Result<(), StateError> {
         let (mut tried, mut misfits) = (0_usize, 0_usize);
-        let mut first = drawn.into_iter().enumerate();
+        let (mut first, mut read) = (drawn.into_iter(), 0_usize);
         while self.room.transactions > 0 && tried < REFUSED_MAX && misfits < MISFITS_MAX {
-            let (candidate, slots) = match first.next() {
-                Some((index, candidate)) => (candidate, accounts.slots(index)),
+            let (candidate, slots, skipped) = match first.next() {
+                Some(Drawn {
+                    candidate,
+                    fits: true,
+                }) => {
+                    let slots = accounts.slots(read);
+                    read = read.saturating_add(1);
+                    (candidate, slots, false)
+                }
+                Some(Drawn {
+                    candidate,
+                    fits: false,
+                }) => (candidate, Slots::default(), true),
                 None => match source.draw() {
-                    Some(candidate) => (candidate, Slots::default()),
+                    Some(candidate) => (candidate, Slots::default(), false),
                     None => break,
                 },
             };
@@ -240,6 +258,9 @@ impl<'b, 'a> Filling<'b, 'a> {
                     continue;
                 }
             };
+            if skipped {
+                source.resume_sender(&sender);
+            }
             match self.include(&candidate, slots)? {
                 Ok(()) => {
                     self.room = room;

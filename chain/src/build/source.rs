@@ -17,6 +17,10 @@ pub trait TransactionSource {
     /// The sender's remaining candidates cannot be included in this block: one before them was
     /// refused or did not fit.
     fn skip_sender(&mut self, sender: &AccountId);
+
+    /// There is room after all for the candidate for which the sender was skipped: offers the remaining ones
+    /// again.
+    fn resume_sender(&mut self, sender: &AccountId);
 }
 
 /// A list, of which every candidate is tried.
@@ -44,4 +48,6 @@ impl TransactionSource for Listed {
     }
 
     fn skip_sender(&mut self, _: &AccountId) {}
+
+    fn resume_sender(&mut self, _: &AccountId) {}
 }

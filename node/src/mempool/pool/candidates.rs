@@ -18,7 +18,9 @@ type Queue = VecDeque<(Rate, u64, Arc<VerifiedTransaction>)>;
 #[derive(Debug)]
 pub struct PoolCandidates {
     queues: BTreeMap<AccountId, Queue>,
-    /// The first of each queue.
+    /// What is left of senders who are skipped.
+    skipped: BTreeMap<AccountId, Queue>,
+    /// The first of each queue; may also have what was first once.
     fronts: BinaryHeap<(Rate, Reverse<u64>, AccountId)>,
 }
 
@@ -29,7 +31,11 @@ impl PoolCandidates {
             .iter()
             .filter_map(|(sender, queue)| front(*sender, queue))
             .collect();
-        Self { queues, fronts }
+        Self {
+            queues,
+            skipped: BTreeMap::new(),
+            fronts,
+        }
     }
 }
 
@@ -40,11 +46,15 @@ fn front(sender: AccountId, queue: &Queue) -> Option<(Rate, Reverse<u64>, Accoun
 
 impl TransactionSource for PoolCandidates {
     fn draw(&mut self) -> Option<Arc<VerifiedTransaction>> {
-        while let Some((_, _, sender)) = self.fronts.pop() {
-            // A skipped sender has no queue any more.
+        while let Some(best) = self.fronts.pop() {
+            let (_, _, sender) = best;
+            // A skipped sender has no queue; one that was resumed may be there twice.
             let Some(queue) = self.queues.get_mut(&sender) else {
                 continue;
             };
+            if front(sender, queue) != Some(best) {
+                continue;
+            }
             let drawn = queue.pop_front();
             self.fronts.extend(front(sender, queue));
             if let Some((_, _, transaction)) = drawn {
@@ -55,6 +65,15 @@ impl TransactionSource for PoolCandidates {
     }
 
     fn skip_sender(&mut self, sender: &AccountId) {
-        self.queues.remove(sender);
+        if let Some(queue) = self.queues.remove(sender) {
+            self.skipped.insert(*sender, queue);
+        }
+    }
+
+    fn resume_sender(&mut self, sender: &AccountId) {
+        if let Some(queue) = self.skipped.remove(sender) {
+            self.fronts.extend(front(*sender, &queue));
+            self.queues.insert(*sender, queue);
+        }
     }
 }
