@@ -60,6 +60,13 @@ impl Ahead {
             if self.judged.contains(&transaction.id()) {
                 continue;
             }
+            // A verdict that is kept costs nothing: another transaction may bring the same module, for a higher
+            // tip or after a block that judged it.
+            let version = params.machine_version;
+            if engine.machine.kept(version, module.hash()).is_some() {
+                self.judged.insert(transaction.id());
+                continue;
+            }
             let (Some(bytes), Some(modules)) = (
                 self.bytes.checked_sub(module.len()),
                 self.modules.checked_sub(1),
@@ -68,9 +75,7 @@ impl Ahead {
             };
             (self.bytes, self.modules) = (bytes, modules);
             // Good or bad: it is the block that says so, and then the verdict is there.
-            let _ = engine
-                .machine
-                .explain(params.machine_version, module.as_bytes());
+            let _ = engine.machine.explain(version, module.as_bytes());
             self.judged.insert(transaction.id());
         }
     }

@@ -177,6 +177,22 @@ fn modules_are_judged_ahead_as_the_next_block_would_take_them_and_no_more_than_b
 }
 
 #[test]
+fn a_module_that_is_judged_costs_no_more_when_its_tip_is_raised() {
+    let place = tempfile::tempdir().expect("a directory");
+    let engine = small(place.path(), 2);
+    let mut ahead = Ahead::default();
+    // As often as all that may be judged ahead has room for it, and once more.
+    for time in 0..=AHEAD_BLOCKS * ROOM as usize / QUARTER {
+        let again = publish(&engine, 0, 1_000 << time);
+        assert_eq!(gossip(&engine, &again), Acceptance::Accept);
+        ahead.judge(&engine);
+    }
+    admitted(&engine, publish(&engine, 1, 0));
+    ahead.judge(&engine);
+    assert_eq!(judged_of(&engine, 2), [0, 1]);
+}
+
+#[test]
 fn a_module_that_expires_soon_or_is_not_its_senders_next_is_left_to_its_block() {
     let place = tempfile::tempdir().expect("a directory");
     let engine = small(place.path(), 4);
