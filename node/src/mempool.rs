@@ -10,6 +10,8 @@ mod pool;
 #[cfg(test)]
 mod tests;
 
+use proofmill_chain::types::transaction::TRANSACTION_BYTES_MAX;
+
 pub use self::attestations::{AttestationError, AttestationLimits, AttestationPool};
 pub use self::error::InsertError;
 pub use self::pool::{Mempool, MempoolLimits, PoolCandidates, Preview};
@@ -20,6 +22,10 @@ pub const MEMPOOL_BYTES_MAX: usize = 64 << 20;
 pub const MEMPOOL_TRANSACTIONS_MAX: usize = 50_000;
 /// Most transactions of one sender that wait.
 pub const PER_SENDER_MAX: usize = 1_000;
+/// Most bytes of transactions of one sender that wait: as much as a block holds, a sixteenth of the pool. The
+/// largest transaction must fit.
+pub const PER_SENDER_BYTES_MAX: usize = MEMPOOL_BYTES_MAX / 16;
+const _: () = assert!(PER_SENDER_BYTES_MAX >= TRANSACTION_BYTES_MAX);
 /// By how many hundredths a replacement's tip must be higher at least.
 pub const REPLACEMENT_TIP_PERCENT: u64 = 10;
 /// Most attestations of one worker for seats that it does not hold yet, or that wait for others to commit.

@@ -477,7 +477,9 @@ fn pool_refusal(error: &InsertError, plain: impl Fn(Code) -> Error) -> Error {
             needed.to_string(),
             available.to_string(),
         ),
-        InsertError::SenderFull { .. } | InsertError::Full => plain(Code::MempoolFull),
+        InsertError::SenderFull { .. } | InsertError::SenderBytes { .. } | InsertError::Full => {
+            plain(Code::MempoolFull)
+        }
         InsertError::TooLarge { .. } => plain(Code::TxMalformed),
         InsertError::ModuleStays {
             waiting,

@@ -94,6 +94,16 @@ pub enum InsertError {
         /// The most.
         most: usize,
     },
+    /// The sender's waiting transactions have as many bytes as they may.
+    #[error(
+        "with the transaction {given} bytes of this sender would wait, at most {most}; later, when some are included"
+    )]
+    SenderBytes {
+        /// Bytes of those that wait, and the transaction's.
+        given: usize,
+        /// The most.
+        most: usize,
+    },
     /// The pool is full of transactions that pay no less.
     #[error("the memory pool is full; a higher tip may find room")]
     Full,

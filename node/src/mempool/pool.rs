@@ -2,9 +2,10 @@
 
 mod candidates;
 mod preview;
+mod queue;
 mod queues;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use proofmill_chain::pipeline::VerifiedTransaction;
@@ -18,9 +19,10 @@ use proofmill_chain::types::units::{Amount, Height, Nonce};
 pub use self::candidates::PoolCandidates;
 use self::preview::Ahead;
 pub use self::preview::Preview;
-use super::entry::{Entry, Rank, Terms};
+use self::queue::Queue;
+use super::entry::{Entry, Rank, Rate, Terms};
 use super::{
-    InsertError, MEMPOOL_BYTES_MAX, MEMPOOL_TRANSACTIONS_MAX, PER_SENDER_MAX,
+    InsertError, MEMPOOL_BYTES_MAX, MEMPOOL_TRANSACTIONS_MAX, PER_SENDER_BYTES_MAX, PER_SENDER_MAX,
     REPLACEMENT_TIP_PERCENT,
 };
 
@@ -33,6 +35,8 @@ pub struct MempoolLimits {
     pub transactions_max: usize,
     /// Most transactions of one sender.
     pub per_sender_max: usize,
+    /// Most bytes of one sender; the largest transaction must fit.
+    pub per_sender_bytes_max: usize,
 }
 
 impl Default for MempoolLimits {
@@ -41,6 +45,7 @@ impl Default for MempoolLimits {
             bytes_max: MEMPOOL_BYTES_MAX,
             transactions_max: MEMPOOL_TRANSACTIONS_MAX,
             per_sender_max: PER_SENDER_MAX,
+            per_sender_bytes_max: PER_SENDER_BYTES_MAX,
         }
     }
 }
@@ -67,11 +72,11 @@ pub struct Mempool {
     genesis: Hash,
     rates: FeeRates,
     limits: MempoolLimits,
-    /// Never an empty queue; nonces in a queue are consecutive.
-    queues: BTreeMap<AccountId, VecDeque<Entry>>,
+    /// Never an empty queue.
+    queues: BTreeMap<AccountId, Queue>,
     by_id: BTreeMap<Hash, Slot>,
     by_expiry: BTreeSet<(Height, Hash)>,
-    /// The last of each queue; among equals the youngest goes first.
+    /// The last of each queue, by the least that its queue pays; among equals the youngest goes first.
     tails: BTreeSet<Rank>,
     /// The first of each queue, where it publishes a module.
     modules: BTreeSet<Rank>,
@@ -137,7 +142,7 @@ impl Mempool {
     pub fn next_nonce(&self, sender: &AccountId, state_nonce: Nonce) -> Nonce {
         self.queues
             .get(sender)
-            .and_then(VecDeque::back)
+            .and_then(Queue::back)
             .and_then(|entry| entry.nonce().next())
             .map_or(state_nonce, |next| next.max(state_nonce))
     }
@@ -151,10 +156,21 @@ impl Mempool {
         }
     }
 
+    /// A look at transactions of which some may be forged: earlier ones let their sender follow itself up, and
+    /// take no nonce, room or money from anybody.
+    #[must_use]
+    pub fn preview_tentative(&self) -> Preview<'_> {
+        Preview {
+            pool: self,
+            ahead: Ahead::tentative(),
+        }
+    }
+
     /// Takes a transaction; gives its id.
     ///
     /// `height` is the last block's and `account` reads the state after it. When the pool is full
-    /// the transactions with the lowest tip per weight make room.
+    /// the transactions with the lowest tip per weight make room; none counts for more than one of its sender
+    /// that it waits for.
     ///
     /// # Errors
     /// Each variant of [`InsertError`] names the rule; the pool is then as before.
@@ -193,7 +209,7 @@ impl Mempool {
     #[must_use]
     pub fn candidates(&self) -> PoolCandidates {
         PoolCandidates::new(self.queues.iter().map(|(sender, queue)| {
-            let entries = queue.iter().map(|entry| {
+            let entries = queue.entries().map(|entry| {
                 (
                     entry.terms.rate,
                     entry.sequence,
@@ -215,7 +231,7 @@ impl Mempool {
         expires_from: Height,
     ) -> Vec<Arc<VerifiedTransaction>> {
         let mut left = bytes_max;
-        let first = |(_, _, sender): &Rank| self.queues.get(sender).and_then(VecDeque::front);
+        let first = |(_, _, sender): &Rank| self.queues.get(sender).and_then(Queue::front);
         let best = self.modules.iter().rev().take(most).filter_map(first);
         best.filter(|entry| entry.terms.expires_at >= expires_from)
             .filter(|entry| {
@@ -294,7 +310,7 @@ impl Mempool {
         self.sequence = before.sequence;
         let mut dropped = Vec::new();
         for queue in before.queues.into_values() {
-            let mut queue = queue.into_iter();
+            let mut queue = queue.into_entries();
             for entry in queue.by_ref() {
                 let transaction = &entry.transaction.signed().transaction;
                 let terms = Terms::of(transaction, entry.terms.bytes, rates);
@@ -348,6 +364,7 @@ impl Mempool {
         }
         let nonce = account(&terms.sender)?.nonce;
         let replaced = self.check_nonce(terms, transaction, nonce, ahead)?;
+        self.check_sender_bytes(terms, replaced, ahead)?;
         for (charged, needed) in terms.charges() {
             let balance = account(&charged)?.balance;
             let taken = self.reserved_of(&charged) + ahead.reserved_of(&charged);
@@ -365,16 +382,19 @@ impl Mempool {
         ahead: &Ahead,
     ) -> Result<Option<&Entry>, InsertError> {
         let received = terms.nonce;
+        let waiting = self.next_nonce(&terms.sender, state_nonce);
         let expected = ahead
             .next_nonce(&terms.sender)
-            .unwrap_or_else(|| self.next_nonce(&terms.sender, state_nonce));
+            .map_or(waiting, |next| next.max(waiting));
         if received < state_nonce {
             return Err(InsertError::NonceTooLow { expected, received });
         }
         if received > expected {
             return Err(InsertError::NonceGap { expected, received });
         }
-        if received < expected {
+        // One that may be forged takes no place.
+        let taken = if ahead.tentative { waiting } else { expected };
+        if received < taken {
             let Some(old) = self.slot(&terms.sender, received) else {
                 // The state is ahead of the pool's queue and a later call drops that queue.
                 return Err(InsertError::NonceTooLow { expected, received });
@@ -392,13 +412,29 @@ impl Mempool {
             }
             return Ok(Some(old));
         }
-        let waiting = self.queues.get(&terms.sender).map_or(0, VecDeque::len);
-        if waiting + ahead.count_of(&terms.sender) >= self.limits.per_sender_max {
+        let count = self.queues.get(&terms.sender).map_or(0, Queue::len);
+        if count + ahead.count_of(&terms.sender) >= self.limits.per_sender_max {
             return Err(InsertError::SenderFull {
                 most: self.limits.per_sender_max,
             });
         }
         Ok(None)
+    }
+
+    fn check_sender_bytes(
+        &self,
+        terms: &Terms,
+        replaced: Option<&Entry>,
+        ahead: &Ahead,
+    ) -> Result<(), InsertError> {
+        let waiting = self.queues.get(&terms.sender).map_or(0, Queue::bytes);
+        let (_, grows) = growth(terms, replaced);
+        let given = waiting + ahead.bytes_of(&terms.sender) + grows;
+        let most = self.limits.per_sender_bytes_max;
+        if given > most {
+            return Err(InsertError::SenderBytes { given, most });
+        }
+        Ok(())
     }
 
     /// Whether so much more would be too much.
@@ -407,20 +443,26 @@ impl Mempool {
             || self.bytes + bytes > self.limits.bytes_max
     }
 
-    /// The sender whose last transaction is the first to make room for one with these terms.
-    fn worst_below(&self, terms: &Terms) -> Option<AccountId> {
-        let worst = self.tails.iter().find(|(_, _, tail)| *tail != terms.sender);
-        worst
-            .filter(|(rate, _, _)| *rate < terms.rate)
-            .map(|(_, _, tail)| *tail)
+    /// What room for a transaction pays: no more than the least of those that it waits for.
+    fn rate_of(&self, terms: &Terms) -> Rate {
+        let queue = self.queues.get(&terms.sender);
+        let before = queue.and_then(|queue| queue.lowest_before(terms.nonce));
+        before.map_or(terms.rate, |lowest| lowest.min(terms.rate))
+    }
+
+    /// The sender whose last transaction is the first to make room for one of `sender` that pays this rate.
+    fn worst_below(&self, sender: &AccountId, rate: Rate) -> Option<AccountId> {
+        let (lowest, _, worst) = self.tails.iter().find(|(_, _, tail)| tail != sender)?;
+        (*lowest < rate).then_some(*worst)
     }
 
     /// Drops the worst tails of other senders until `count` more transactions and `bytes` more
     /// bytes fit; drops nothing when that would cost transactions that pay no less.
     fn make_room(&mut self, terms: &Terms, count: usize, bytes: usize) -> Result<(), InsertError> {
         let mut victims = Vec::new();
+        let rate = self.rate_of(terms);
         while self.overflows(count, bytes) {
-            let Some(victim) = self.worst_below(terms) else {
+            let Some(victim) = self.worst_below(&terms.sender, rate) else {
                 for victim in victims.into_iter().rev() {
                     self.push(victim);
                 }
@@ -446,7 +488,7 @@ impl Mempool {
     /// Removes a sender's transactions below the state's nonce; gives their ids.
     fn pass(&mut self, sender: &AccountId, nonce: Nonce) -> Vec<Hash> {
         let mut gone = Vec::new();
-        while let Some(front) = self.queues.get(sender).and_then(VecDeque::front) {
+        while let Some(front) = self.queues.get(sender).and_then(Queue::front) {
             if front.nonce() >= nonce {
                 break;
             }
@@ -457,7 +499,7 @@ impl Mempool {
 
     /// Removes a sender's transactions from a nonce on.
     fn cut(&mut self, sender: &AccountId, nonce: Nonce, dropped: &mut Vec<Hash>) {
-        while let Some(back) = self.queues.get(sender).and_then(VecDeque::back) {
+        while let Some(back) = self.queues.get(sender).and_then(Queue::back) {
             if back.nonce() < nonce {
                 break;
             }

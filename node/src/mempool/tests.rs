@@ -2,6 +2,7 @@
 
 mod attestations;
 mod laws;
+mod room;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -443,10 +444,10 @@ fn a_full_pool_gives_up_the_lowest_tips_and_only_for_higher_ones() {
     f.insert(transfer(1, 0, 50)).expect("is taken");
     f.insert(transfer(2, 0, 1)).expect("is taken");
     f.insert(transfer(2, 1, 40)).expect("is taken");
-    // 2's first has the lowest tip, but its second would be left alone: tails go first.
-    assert_eq!(f.insert(transfer(3, 0, 40)), Err(InsertError::Full));
+    assert_eq!(f.insert(transfer(3, 0, 1)), Err(InsertError::Full));
     assert_eq!(f.pool.len(), 3);
-    f.insert(transfer(3, 0, 45)).expect("is taken");
+    // 2's first has the lowest tip, and its second, which waits for it, goes before it.
+    f.insert(transfer(3, 0, 40)).expect("is taken");
     assert_eq!(f.selected(), [(1, 0), (3, 0), (2, 0)]);
     f.insert(transfer(4, 0, 2)).expect("is taken");
     assert_eq!(f.selected(), [(1, 0), (3, 0), (4, 0)]);

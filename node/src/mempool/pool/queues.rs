@@ -1,106 +1,59 @@
 //! The queues and the indexes over them, which change only together and only here.
 
+use std::collections::BTreeSet;
 use std::collections::btree_map::Entry as Place;
 
 use proofmill_chain::types::hash::AccountId;
 use proofmill_chain::types::units::Nonce;
 
 use super::Mempool;
-use crate::mempool::entry::Entry;
+use super::queue::Queue;
+use crate::mempool::entry::{Entry, Rank};
 
 impl Mempool {
     pub(super) fn slot(&self, sender: &AccountId, nonce: Nonce) -> Option<&Entry> {
-        let queue = self.queues.get(sender)?;
-        let first = queue.front()?.nonce();
-        let offset = nonce.get().checked_sub(first.get())?;
-        queue.get(usize::try_from(offset).ok()?)
+        self.queues.get(sender)?.at(nonce)
     }
 
     /// Appends to the sender's queue.
     pub(super) fn push(&mut self, entry: Entry) {
         self.note(&entry);
-        let rank = entry.rank();
-        let queue = self.queues.entry(entry.terms.sender).or_default();
-        match queue.back() {
-            Some(before) => {
-                self.tails.remove(&before.rank());
-            }
-            None if entry.terms.publishes => {
-                self.modules.insert(rank);
-            }
-            None => {}
-        }
-        queue.push_back(entry);
-        self.tails.insert(rank);
+        self.change(entry.terms.sender, |queue| queue.push_back(entry));
     }
 
     /// Takes the place of the sender's transaction with the same nonce.
     pub(super) fn replace(&mut self, entry: Entry) {
-        let sender = entry.terms.sender;
         self.note(&entry);
-        let Some(queue) = self.queues.get_mut(&sender) else {
-            return;
-        };
-        let first = queue.front().map_or(Nonce::ZERO, Entry::nonce).get();
-        let offset = usize::try_from(entry.nonce().get().saturating_sub(first));
-        let last = queue.len().saturating_sub(1);
-        let Some(place) = offset.ok().and_then(|at| queue.get_mut(at)) else {
-            return;
-        };
-        let is_tail = place.nonce().get() - first == last as u64;
-        let is_first = place.nonce().get() == first;
-        let (rank, publishes) = (entry.rank(), entry.terms.publishes);
-        let old = std::mem::replace(place, entry);
-        if is_tail {
-            self.tails.remove(&old.rank());
-            self.tails.insert(rank);
+        let old = self.change(entry.terms.sender, |queue| queue.replace(entry));
+        if let Some(old) = old {
+            self.forget(&old);
         }
-        if is_first {
-            self.modules.remove(&old.rank());
-        }
-        if is_first && publishes {
-            self.modules.insert(rank);
-        }
-        self.forget(&old);
     }
 
     pub(super) fn pop_back(&mut self, sender: &AccountId) -> Option<Entry> {
-        let Place::Occupied(mut place) = self.queues.entry(*sender) else {
-            return None;
-        };
-        let entry = place.get_mut().pop_back()?;
-        self.tails.remove(&entry.rank());
-        match place.get().back() {
-            Some(back) => {
-                self.tails.insert(back.rank());
-            }
-            None => {
-                self.modules.remove(&entry.rank());
-                place.remove();
-            }
-        }
+        let entry = self.change(*sender, Queue::pop_back)?;
         self.forget(&entry);
         Some(entry)
     }
 
     pub(super) fn pop_front(&mut self, sender: &AccountId) -> Option<Entry> {
-        let Place::Occupied(mut place) = self.queues.entry(*sender) else {
-            return None;
-        };
-        let entry = place.get_mut().pop_front()?;
-        self.modules.remove(&entry.rank());
-        match place.get().front() {
-            Some(front) if front.terms.publishes => {
-                self.modules.insert(front.rank());
-            }
-            Some(_) => {}
-            None => {
-                self.tails.remove(&entry.rank());
-                place.remove();
-            }
-        }
+        let entry = self.change(*sender, Queue::pop_front)?;
         self.forget(&entry);
         Some(entry)
+    }
+
+    /// Changes a sender's queue and what the indexes have of its ends.
+    fn change<T>(&mut self, sender: AccountId, change: impl FnOnce(&mut Queue) -> T) -> T {
+        let queue = self.queues.entry(sender).or_default();
+        let before = (queue.rank(), first_module(queue));
+        let changed = change(queue);
+        let after = (queue.rank(), first_module(queue));
+        if after.0.is_none() {
+            self.queues.remove(&sender);
+        }
+        exchange(&mut self.tails, before.0, after.0);
+        exchange(&mut self.modules, before.1, after.1);
+        changed
     }
 
     /// Enters a transaction into the indexes that do not depend on its queue.
@@ -132,4 +85,20 @@ impl Mempool {
         }
         self.bytes -= entry.terms.bytes;
     }
+}
+
+/// The rank of a queue's first, where that publishes a module.
+fn first_module(queue: &Queue) -> Option<Rank> {
+    let first = queue.front()?;
+    first.terms.publishes.then(|| first.rank())
+}
+
+fn exchange(ranks: &mut BTreeSet<Rank>, before: Option<Rank>, after: Option<Rank>) {
+    if before == after {
+        return;
+    }
+    if let Some(rank) = before {
+        ranks.remove(&rank);
+    }
+    ranks.extend(after);
 }

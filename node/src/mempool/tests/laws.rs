@@ -7,7 +7,9 @@ use proofmill_chain::codec;
 use proofmill_chain::types::hash::AccountId;
 use proofmill_chain::types::transaction::SignedTransaction;
 use proofmill_chain::types::units::{Height, Nonce};
-use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, proptest};
+use proptest::prelude::{
+    Strategy, any, prop, prop_assert, prop_assert_eq, prop_assert_ne, proptest,
+};
 
 use super::{RATES, State, fee, genesis, id, publish, transfer, verified};
 use crate::mempool::{InsertError, Mempool, MempoolLimits};
@@ -73,7 +75,12 @@ proptest! {
     fn whatever_is_called_the_pool_keeps_its_bounds_and_its_order(
         calls in prop::collection::vec(call(), 1..120)
     ) {
-        let limits = MempoolLimits { bytes_max: 4_000, transactions_max: 9, per_sender_max: 4 };
+        let limits = MempoolLimits {
+            bytes_max: 4_000,
+            transactions_max: 9,
+            per_sender_max: 4,
+            per_sender_bytes_max: 2_000,
+        };
         let mut pool = Mempool::new(genesis(), RATES, limits);
         let state = State::default();
         for account in 0..5 {
@@ -92,6 +99,7 @@ proptest! {
                     signed.transaction.sponsor = sponsor.then_some(id(4));
                     signed.transaction.expires_at = Height::new(expires_at);
                     let (count, bytes) = (pool.len(), pool.bytes());
+                    let before = paid(&pool);
                     let size = codec::encode(&signed).len();
                     let look = pool
                         .preview()
@@ -100,6 +108,7 @@ proptest! {
                         Ok(id) => {
                             prop_assert_eq!(pool.get(&id), Some(&signed));
                             prop_assert_eq!(look, Ok(()));
+                            check_evicted(&before, &paid(&pool), &signed)?;
                         }
                         Err(error) => {
                             prop_assert_eq!((pool.len(), pool.bytes()), (count, bytes));
@@ -141,6 +150,45 @@ fn all(pool: &Mempool) -> Vec<SignedTransaction> {
         .collect()
 }
 
+/// What each pending transaction pays for its room: no more than one of its sender that it waits for.
+fn paid(pool: &Mempool) -> BTreeMap<(AccountId, Nonce), u128> {
+    let mut lowest: BTreeMap<AccountId, u128> = BTreeMap::new();
+    let mut paid = BTreeMap::new();
+    for signed in all(pool) {
+        let transaction = &signed.transaction;
+        let weight = transaction.weight(codec::encode(&signed).len()).get();
+        let rate = (u128::from(transaction.tip.get()) << 32) / u128::from(weight);
+        let lowest = lowest.entry(transaction.sender).or_insert(rate);
+        *lowest = rate.min(*lowest);
+        paid.insert((transaction.sender, transaction.nonce), *lowest);
+    }
+    paid
+}
+
+/// What made room for `new` pays less for it than `new` does, and no more than what the others that stay do.
+fn check_evicted(
+    before: &BTreeMap<(AccountId, Nonce), u128>,
+    after: &BTreeMap<(AccountId, Nonce), u128>,
+    new: &SignedTransaction,
+) -> Result<(), proptest::test_runner::TestCaseError> {
+    let sender = new.transaction.sender;
+    let pays = after[&(sender, new.transaction.nonce)];
+    let gone = before.iter().filter(|(slot, _)| !after.contains_key(slot));
+    for (slot, rate) in gone {
+        prop_assert_ne!(slot.0, sender, "nobody pushes itself out");
+        prop_assert!(*rate < pays, "{} made room for {}", rate, pays);
+        for ((other, _), stays) in after {
+            prop_assert!(
+                *other == sender || rate <= stays,
+                "{} stays, {} went",
+                stays,
+                rate
+            );
+        }
+    }
+    Ok(())
+}
+
 fn check(
     pool: &Mempool,
     state: &State,
@@ -157,6 +205,7 @@ fn check(
     let mut next: BTreeMap<AccountId, u64> = BTreeMap::new();
     let mut costs: BTreeMap<AccountId, u64> = BTreeMap::new();
     let mut counts: BTreeMap<AccountId, usize> = BTreeMap::new();
+    let mut sizes: BTreeMap<AccountId, usize> = BTreeMap::new();
     for signed in &all {
         let transaction = &signed.transaction;
         let account = state.read(&transaction.sender).expect("no fault");
@@ -166,6 +215,7 @@ fn check(
         prop_assert_eq!(transaction.nonce.get(), *expected);
         *expected += 1;
         *counts.entry(transaction.sender).or_default() += 1;
+        *sizes.entry(transaction.sender).or_default() += codec::encode(signed).len();
         *costs.entry(transaction.payer()).or_default() += fee(signed) + transaction.tip.get();
         prop_assert!(transaction.expires_at > Height::new(height));
         prop_assert!(pool.contains(&transaction.id(&genesis())));
@@ -181,6 +231,11 @@ fn check(
     let ahead: Vec<_> = ahead.iter().map(|one| one.id()).collect();
     prop_assert_eq!(ahead, firsts);
     prop_assert!(counts.values().all(|count| *count <= limits.per_sender_max));
+    prop_assert!(
+        sizes
+            .values()
+            .all(|size| *size <= limits.per_sender_bytes_max)
+    );
     for (payer, cost) in costs {
         prop_assert!(cost <= state.read(&payer).expect("no fault").balance.get());
     }
