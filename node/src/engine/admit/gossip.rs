@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use proofmill_chain::codec;
-use proofmill_chain::pipeline::{CheckedTransaction, EncodedTransaction, verify_transactions};
+use proofmill_chain::pipeline::{
+    CheckedTransaction, EncodedTransaction, VerifiedTransaction, verify_transactions,
+};
 use proofmill_chain::state::overlay::Overlay;
 use proofmill_chain::types::task::{ATTESTATION_BYTES_MAX, AttestationMessage};
 
@@ -16,6 +18,23 @@ use crate::mempool::{AttestationError, InsertError};
 enum Checked {
     Transaction(CheckedTransaction),
     Attestation(AttestationMessage),
+}
+
+/// A transaction whose signatures are good, and its place in the batch.
+type Verified = (usize, Arc<VerifiedTransaction>);
+
+/// A transaction that is looked at again.
+enum Coming {
+    Checked(Box<CheckedTransaction>),
+    Verified(Arc<VerifiedTransaction>),
+}
+
+/// What a first look says.
+enum Look {
+    Passed,
+    Refused(InsertError),
+    /// It is refused, and one before it that may be forged may be why.
+    Doubtful,
 }
 
 impl Engine {
@@ -51,50 +70,126 @@ impl Engine {
         }
     }
 
+    /// Takes a batch in at most two turns. In the first a transaction counts for the later ones before anybody
+    /// knows its signatures; what is refused for such a one, or comes behind it and finds it missing, is looked
+    /// at again when they are known. No signature is verified twice.
     fn gossiped_transactions(
         &self,
         transactions: Vec<(usize, CheckedTransaction)>,
         verdicts: &mut [Acceptance],
     ) {
         let looks = self.preview_batch(&transactions);
-        let (mut indexes, mut passed) = (Vec::new(), Vec::new());
+        let (mut passed, mut again) = (Vec::new(), Vec::new());
         for ((index, checked), look) in transactions.into_iter().zip(looks) {
             match look {
-                Ok(()) => {
-                    indexes.push(index);
-                    passed.push(checked);
-                }
-                Err(error) => verdicts[index] = self.not_taken(&checked, error),
+                Look::Passed => passed.push((index, checked)),
+                Look::Doubtful => again.push((index, Coming::Checked(Box::new(checked)))),
+                Look::Refused(error) => verdicts[index] = self.not_taken(&checked, error),
             }
         }
-        let genesis = self.genesis_hash();
-        let verified = verify_transactions(passed, &genesis, &self.verifier, Some(&self.seen));
-        for (index, verified) in indexes.into_iter().zip(verified) {
-            let taken = verified
-                .map_err(AdmitError::from)
-                .and_then(|(transaction, _)| {
-                    self.new_module(&transaction)?;
-                    self.insert_transaction(Arc::new(transaction))
-                });
-            verdicts[index] = acceptance(&taken);
+        let verified = self.verified(passed, verdicts);
+        let gaps = self.insert_verified(verified, verdicts);
+        // Without one that was refused in doubt the gaps stay.
+        if again.is_empty() {
+            return;
         }
+        let gaps = gaps.into_iter();
+        again.extend(gaps.map(|(index, transaction)| (index, Coming::Verified(transaction))));
+        again.sort_unstable_by_key(|(index, _)| *index);
+        let looks = self.preview_again(&again);
+        let (mut passed, mut verified) = (Vec::new(), Vec::new());
+        for ((index, coming), look) in again.into_iter().zip(looks) {
+            match (coming, look) {
+                (Coming::Checked(checked), Ok(())) => passed.push((index, *checked)),
+                (Coming::Verified(transaction), Ok(())) => verified.push((index, transaction)),
+                (Coming::Checked(checked), Err(error)) => {
+                    verdicts[index] = self.not_taken(&checked, error);
+                }
+                (Coming::Verified(_), Err(error)) => {
+                    verdicts[index] = acceptance(&Err(error.into()));
+                }
+            }
+        }
+        verified.extend(self.verified(passed, verdicts));
+        verified.sort_unstable_by_key(|(index, _)| *index);
+        self.insert_verified(verified, verdicts);
     }
 
     /// Asks the pool and the state about a batch, by lookups alone.
-    fn preview_batch(
-        &self,
-        transactions: &[(usize, CheckedTransaction)],
-    ) -> Vec<Result<(), InsertError>> {
+    fn preview_batch(&self, transactions: &[(usize, CheckedTransaction)]) -> Vec<Look> {
         let state = self.store.state();
         let pools = self.pools();
         let mut preview = pools.transactions.preview();
+        let height = state.head().height;
         let look = |(_, checked): &(usize, CheckedTransaction)| {
-            let height = state.head().height;
-            preview.check(checked.transaction(), checked.bytes(), height, |id| {
+            let transaction = checked.transaction();
+            let looked = preview.check(transaction, checked.bytes(), height, |id| {
+                Overlay::new(&state).account(*id)
+            });
+            match looked {
+                Ok(()) => Look::Passed,
+                Err(_) if preview.doubts(transaction) => Look::Doubtful,
+                Err(error) => Look::Refused(error),
+            }
+        };
+        transactions.iter().map(look).collect()
+    }
+
+    /// Asks again, about transactions of which some may be forged.
+    fn preview_again(&self, transactions: &[(usize, Coming)]) -> Vec<Result<(), InsertError>> {
+        let state = self.store.state();
+        let pools = self.pools();
+        let mut preview = pools.transactions.preview_tentative();
+        let height = state.head().height;
+        let look = |(_, coming): &(usize, Coming)| {
+            let (transaction, bytes) = match coming {
+                Coming::Checked(checked) => (checked.transaction(), checked.bytes()),
+                Coming::Verified(verified) => (verified.transaction(), verified.bytes()),
+            };
+            preview.check(transaction, bytes, height, |id| {
                 Overlay::new(&state).account(*id)
             })
         };
         transactions.iter().map(look).collect()
+    }
+
+    /// Those whose signatures are good.
+    fn verified(
+        &self,
+        transactions: Vec<(usize, CheckedTransaction)>,
+        verdicts: &mut [Acceptance],
+    ) -> Vec<Verified> {
+        let (indexes, transactions): (Vec<_>, Vec<_>) = transactions.into_iter().unzip();
+        let genesis = self.genesis_hash();
+        let verified =
+            verify_transactions(transactions, &genesis, &self.verifier, Some(&self.seen));
+        let mut good = Vec::new();
+        for (index, verified) in indexes.into_iter().zip(verified) {
+            match verified {
+                Ok((transaction, _)) => good.push((index, Arc::new(transaction))),
+                Err(error) => verdicts[index] = acceptance(&Err(error.into())),
+            }
+        }
+        good
+    }
+
+    /// Takes them in their order; gives those that one before them is missing for.
+    fn insert_verified(
+        &self,
+        transactions: Vec<Verified>,
+        verdicts: &mut [Acceptance],
+    ) -> Vec<Verified> {
+        let mut gaps = Vec::new();
+        for (index, transaction) in transactions {
+            let taken = self
+                .new_module(&transaction)
+                .and_then(|_| self.insert_transaction(Arc::clone(&transaction)));
+            verdicts[index] = acceptance(&taken);
+            if let Err(AdmitError::Pool(InsertError::NonceGap { .. })) = taken {
+                gaps.push((index, transaction));
+            }
+        }
+        gaps
     }
 
     /// The verdict on a transaction that the pool does not want.

@@ -417,6 +417,42 @@ fn a_burst_of_one_sender_is_taken_in_its_order_and_wrong_signatures_are_found_in
     assert_eq!(again, Acceptance::Ignore, "it is known");
 }
 
+#[test]
+fn what_comes_behind_a_forged_transaction_is_neither_lost_nor_blamed() {
+    let place = tempfile::tempdir().expect("a directory");
+    let engine = engine(place.path(), genesis(2));
+    let key = account(0);
+    let real: Vec<_> = (0..4)
+        .map(|nonce| transfer(&engine, &key, nonce, 1, 1))
+        .collect();
+    // Each would take all that the account has, and the nonce of the first.
+    let forged = |tip| {
+        let mut forged = transfer(&engine, &key, 0, tip, 1);
+        let amount = FUNDS - cost(&engine, &forged);
+        forged = transfer(&engine, &key, 0, tip, amount);
+        forged.signature = real[0].signature;
+        forged
+    };
+    let poor = account(1);
+    let left = FUNDS - cost(&engine, &transfer(&engine, &poor, 0, 1, 1));
+    let mut burst = vec![forged(2), forged(3)];
+    burst.extend(real);
+    // These two are their sender's, and it can pay for one.
+    burst.extend([
+        transfer(&engine, &poor, 0, 1, left),
+        transfer(&engine, &poor, 1, 1, 1),
+    ]);
+    let messages = burst
+        .iter()
+        .map(|signed| (Topic::Transactions, codec::encode(signed)));
+    let verdicts = engine.admit_gossip(messages.collect());
+    let mut expected = vec![Acceptance::Reject; 2];
+    expected.extend([Acceptance::Accept; 5]);
+    expected.push(Acceptance::Useless);
+    assert_eq!(verdicts, expected);
+    assert_eq!(engine.pools().transactions.len(), 5);
+}
+
 /// A node of the gossip network with a seed of its own, which dials `peers`.
 fn gossiping(engine: &Engine, seed: u8, peers: &[Multiaddr]) -> (GossipHandle, Inbox) {
     let config = GossipConfig {
