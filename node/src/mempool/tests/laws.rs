@@ -176,13 +176,11 @@ fn check_evicted(
     let gone = before.iter().filter(|(slot, _)| !after.contains_key(slot));
     for (slot, rate) in gone {
         prop_assert_ne!(slot.0, sender, "nobody pushes itself out");
-        prop_assert!(*rate < pays, "{} made room for {}", rate, pays);
+        prop_assert!(*rate < pays, "{rate} made room for {pays}");
         for ((other, _), stays) in after {
             prop_assert!(
                 *other == sender || rate <= stays,
-                "{} stays, {} went",
-                stays,
-                rate
+                "{stays} stays, {rate} went"
             );
         }
     }
