@@ -7,11 +7,13 @@
 //! The journal is written before the commitment is sent, so a worker that is killed at any moment
 //! finds what it committed to and reveals it.
 
+mod belief;
 pub mod child;
 pub mod journal;
 mod nodes;
 mod order;
 mod pace;
+mod seats;
 pub mod self_test;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +21,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use proofmill_chain::codec;
 use proofmill_chain::crypto::sign::SecretKey;
 use proofmill_chain::types::hash::{AccountId, Blob, Hash};
@@ -29,15 +31,18 @@ use proofmill_chain::types::task::{
 };
 use proofmill_chain::types::units::Height;
 use proofmill_chain::upgrades::Schedule;
-use proofmill_rpc::api::{AttestationSent, Hex, TaskPage, TaskView, TransactionView};
+use proofmill_rpc::api::{
+    AttestationSent, Hex, LIST_MAX, TaskCursor, TaskPage, TaskView, TransactionView,
+};
 use proofmill_rpc::client::ClientError;
 use serde_json::json;
 
+use self::belief::{Belief, Said};
 use self::child::{Cancel, Cancelled, Job, Sandbox};
 use self::journal::{Entry, Journal};
 pub use self::nodes::Nodes;
-use self::nodes::{Belief, Said};
 use self::pace::Pace;
+use self::seats::{ended_at, is_lost};
 use crate::machine;
 
 /// How often the chain is asked for seats.
@@ -47,6 +52,14 @@ const RESEND: Duration = Duration::from_secs(1);
 /// A journal entry is kept until its task has been over for so many blocks: what a node says of a
 /// task is not proven, and a reveal that cannot be made costs the worker its pay.
 pub const FORGET_AFTER_BLOCKS: u64 = 100;
+/// A journal entry whose task one node alone says is over is looked at again after so many blocks.
+const DOUBTED_AGAIN_BLOCKS: u64 = 10;
+/// Most pages of a list of seats that are read at a look: a node looks at 2,000 live tasks for a page and
+/// a genesis permits 16,384, so that nine reach the end; a node that gives pages without end is not followed.
+const PAGES_MAX: usize = 10;
+/// So often a node may be out of reach that alone says that a seat is held: each time costs the other seats
+/// a wait.
+const DOUBT_FAILURES_MAX: u32 = 5;
 /// How often a computation that failed for a reason of this host is tried again.
 const ATTEMPTS_MAX: u32 = 3;
 
@@ -74,6 +87,15 @@ pub struct KnownChain {
 
 /// A seat that this worker holds: the task and the draw.
 type SeatId = (Hash, u8);
+
+/// A seat of which the current node says that it is lost and this other one that it is held.
+#[derive(Clone, Copy)]
+struct Doubt {
+    /// Its index.
+    node: usize,
+    /// How often it was out of reach.
+    failures: u32,
+}
 
 /// What happens beside the clock.
 enum Event {
@@ -107,6 +129,8 @@ pub struct Worker {
     computing: BTreeMap<SeatId, Cancel>,
     /// Seats in the journal whose task is over, with the height at which the entry may go.
     over: BTreeMap<SeatId, Height>,
+    /// Seats about which the nodes contradict each other.
+    doubted: BTreeMap<SeatId, Doubt>,
     failures: BTreeMap<SeatId, u32>,
     sent: BTreeMap<(SeatId, bool), Instant>,
     pace: Pace,
@@ -141,6 +165,7 @@ impl Worker {
                 chain: config.chain,
                 computing: BTreeMap::new(),
                 over: BTreeMap::new(),
+                doubted: BTreeMap::new(),
                 failures: BTreeMap::new(),
                 sent: BTreeMap::new(),
                 pace: Pace::new(POLL),
@@ -178,37 +203,112 @@ impl Worker {
         let mut failed = None;
         // A reveal that comes late costs more than a commitment that does.
         for state in ["revealing", "committing"] {
+            let mut views = Vec::new();
             for task in self.seats_in(state)? {
-                match self.serve(&task, &mut seen) {
-                    Ok(()) => {}
+                match self.view(&task) {
+                    Ok(view) => views.push(view),
                     // One task must not keep the others from being served.
+                    Err(error) if !is_unreachable(&error) => failed = Some(error),
+                    Err(error) => return Err(Trouble::Node(error)),
+                }
+            }
+            views.sort_by_key(|view| seats::urgency(view, &self.id));
+            for view in &views {
+                match self.serve(view, &mut seen) {
+                    Ok(()) => {}
                     Err(Trouble::Node(error)) if !is_unreachable(&error) => failed = Some(error),
                     Err(trouble) => return Err(trouble),
                 }
             }
         }
+        self.serve_doubted(&seen)?;
         if let Some(error) = failed {
             return Err(Trouble::Node(error));
         }
-        self.cancel_lost_seats(&seen)?;
+        // Other nodes are asked about one seat at a look: each time may be a wait.
+        if self.cancel_lost_seats(&seen)? {
+            return Ok(());
+        }
         self.forget_what_is_over(&seen)
     }
 
+    /// The tasks in which the current node says that this worker has a seat, page by page.
     fn seats_in(&mut self, state: &str) -> Result<Vec<Hash>, Trouble> {
-        let page: TaskPage = self.nodes.call(
-            "task_list",
-            &json!({ "state": state, "worker": self.id, "limit": 200 }),
-        )?;
-        Ok(page.tasks.into_iter().map(|summary| summary.task).collect())
+        let mut tasks = Vec::new();
+        let mut before: Option<TaskCursor> = None;
+        for _ in 0..PAGES_MAX {
+            let page: TaskPage = self.nodes.call(
+                "task_list",
+                &json!({ "state": state, "worker": self.id, "limit": LIST_MAX, "before": before }),
+            )?;
+            tasks.extend(page.tasks.into_iter().map(|summary| summary.task));
+            before = page.next;
+            if before.is_none() {
+                break;
+            }
+        }
+        Ok(tasks)
     }
 
-    fn serve(&mut self, id: &Hash, seen: &mut BTreeSet<SeatId>) -> Result<(), Trouble> {
-        let view: TaskView = self.nodes.call("task_get", &json!({ "task": id }))?;
-        let task = view.task;
+    /// A task as the current node tells it.
+    fn view(&mut self, task: &Hash) -> Result<TaskView> {
+        let view: TaskView = self.nodes.call("task_get", &json!({ "task": task }))?;
+        if view.task.id != *task {
+            bail!(
+                "task {task} was asked for, the node told of {}",
+                view.task.id
+            );
+        }
+        Ok(view)
+    }
+
+    /// Serves the seats about which the nodes contradict each other with those that say that they are held;
+    /// the current node stays the one for all others. So neither of the two costs a seat when it lies.
+    fn serve_doubted(&mut self, seen: &BTreeSet<SeatId>) -> Result<(), Trouble> {
+        self.doubted.retain(|seat, _| !seen.contains(seat));
+        for (seat, mut doubt) in self.doubted.clone() {
+            if self.nodes.is_silent(doubt.node) {
+                continue;
+            }
+            let current = self.nodes.turn_to(doubt.node);
+            let held = self.serve_if_held(&seat);
+            self.nodes.turn_to(current);
+            match held {
+                Ok(true) => continue,
+                Ok(false) => doubt.failures = DOUBT_FAILURES_MAX,
+                // The other seats do not wait longer for it.
+                Err(Trouble::Node(error)) => {
+                    tracing::debug!(task = %seat.0, "a seat in doubt: {error:#}");
+                    let failed = u32::from(is_unreachable(&error));
+                    doubt.failures = doubt.failures.saturating_add(failed);
+                }
+                Err(trouble) => return Err(trouble),
+            }
+            if doubt.failures < DOUBT_FAILURES_MAX {
+                self.doubted.insert(seat, doubt);
+            } else {
+                self.doubted.remove(&seat);
+            }
+        }
+        Ok(())
+    }
+
+    /// Serves a seat when the current node says that it is held; returns whether it does.
+    fn serve_if_held(&mut self, seat: &SeatId) -> Result<bool, Trouble> {
+        let view = self.view(&seat.0)?;
+        let held = !is_lost(&view, &self.id, seat);
+        if held {
+            self.serve(&view, &mut BTreeSet::new())?;
+        }
+        Ok(held)
+    }
+
+    fn serve(&mut self, view: &TaskView, seen: &mut BTreeSet<SeatId>) -> Result<(), Trouble> {
+        let task = &view.task;
         let Some(seat) = task.seats.iter().find(|seat| seat.worker == self.id) else {
             return Ok(());
         };
-        let seat_id = (*id, seat.draw);
+        let seat_id = (task.id, seat.draw);
         seen.insert(seat_id);
         let entry = self.journal.get(&seat_id).cloned();
         match (&task.phase, entry) {
@@ -220,7 +320,7 @@ impl Worker {
                 self.send_reveal(seat_id, &entry)
             }
             (_, None) if seat.commitment.is_some() && seat.claim.is_none() => {
-                tracing::warn!(task = %id, "this seat is committed but the journal knows nothing of it");
+                tracing::warn!(task = %task.id, "this seat is committed but the journal knows nothing of it");
                 Ok(())
             }
             _ => Ok(()),
@@ -286,7 +386,7 @@ impl Worker {
             )));
         }
         let program = view.program_bytes.unwrap_or_default();
-        let params = self.params()?;
+        let params = self.params(view.task.submitted_at)?;
         let job = order::order(&encoding, &seat.0, &self.genesis)
             .and_then(|spec| order::job(spec, program, &params));
         match job {
@@ -298,22 +398,25 @@ impl Worker {
         }
     }
 
-    /// The chain's parameters: out of its genesis file, or else as the nodes tell them alike.
-    fn params(&mut self) -> Result<Params> {
+    /// The parameters for a task ordered at this height: out of the chain's genesis file, or else as the nodes
+    /// tell them alike.
+    fn params(&mut self, ordered_at: Height) -> Result<Params> {
         if let Some(chain) = &self.chain {
-            let rules = chain.schedule.at(self.nodes.head().next())?;
-            return Ok(rules.params().clone());
+            return order::params_at(&chain.schedule, ordered_at);
         }
         let told: Params = self.nodes.call("chain_getParams", &json!({}))?;
         let others = self
             .nodes
             .others::<Params, _>("chain_getParams", &json!({}), &Params::clone);
+        let others: Vec<_> = others.into_iter().map(|(_, told)| told).collect();
         order::agreed(told, &others)
     }
 
-    /// Ends the computations of seats that this worker does not hold any more, once that is believed.
-    fn cancel_lost_seats(&mut self, seen: &BTreeSet<SeatId>) -> Result<(), Trouble> {
+    /// Ends the computations of seats that this worker does not hold any more, once that is believed;
+    /// returns whether other nodes were asked.
+    fn cancel_lost_seats(&mut self, seen: &BTreeSet<SeatId>) -> Result<bool, Trouble> {
         let worker = self.id;
+        // There is one at a time.
         let computing: Vec<_> = self.computing.keys().copied().collect();
         for seat in computing {
             let said = Said::Lost(seat);
@@ -322,13 +425,13 @@ impl Worker {
                 continue;
             }
             // A list is a page of what one node saw a moment ago; the task itself decides.
-            let asked = json!({ "task": seat.0 });
-            let view: TaskView = self.nodes.call("task_get", &asked)?;
+            let view = self.view(&seat.0)?;
             let lost = move |view: &TaskView| is_lost(view, &worker, &seat);
             if !lost(&view) {
                 self.nodes.not_said(said);
                 continue;
             }
+            let asked = json!({ "task": seat.0 });
             match self.nodes.belief(said, "task_get", &asked, &lost) {
                 Belief::Open => {}
                 Belief::Believed => {
@@ -336,14 +439,22 @@ impl Worker {
                         tracing::warn!(task = %seat.0, state = view.task.phase.name(), "the seat is lost; its computation ends");
                         cancel.cancel();
                     }
+                    self.doubted.remove(&seat);
                 }
-                Belief::Contradicted => {
-                    tracing::warn!(task = %seat.0, "a node says that the seat is lost, another one that it is not; asking another");
-                    self.nodes.leave();
+                // Which of them lies is not known: none becomes or ceases to be the current one for it.
+                Belief::Contradicted { by } => {
+                    self.doubted.entry(seat).or_insert_with(|| {
+                        tracing::warn!(task = %seat.0, "a node says that the seat is lost, another one that it is not; serving it with that one");
+                        Doubt {
+                            node: by,
+                            failures: 0,
+                        }
+                    });
                 }
             }
+            return Ok(true);
         }
-        Ok(())
+        Ok(false)
     }
 
     fn computed(&mut self, seat: SeatId, entry: Result<Entry>) -> Result<()> {
@@ -412,44 +523,44 @@ impl Worker {
         Ok(())
     }
 
-    /// Drops journal entries of tasks that have been over for [`FORGET_AFTER_BLOCKS`]. An entry whose
-    /// seat is lost stays as long as its task.
+    /// Drops the journal entry of a task that has been over for [`FORGET_AFTER_BLOCKS`]; one is looked at at a
+    /// time. An entry whose seat is lost stays as long as its task.
     fn forget_what_is_over(&mut self, seen: &BTreeSet<SeatId>) -> Result<(), Trouble> {
         let head = self.nodes.head();
-        let unseen: Vec<_> = self
+        let due = self
             .journal
             .seats()
             .filter(|seat| !seen.contains(seat))
-            .filter(|seat| self.over.get(seat).is_none_or(|until| head >= *until))
-            .collect();
-        for seat in unseen {
-            let asked = json!({ "task": seat.0 });
-            let view: TaskView = self.nodes.call("task_get", &asked)?;
-            // Looked at again in a while, whatever it is: nothing here is urgent.
-            let mut again = head.saturating_plus(FORGET_AFTER_BLOCKS);
-            if let Some(ended) = ended_at(&view) {
-                let until = ended.saturating_plus(FORGET_AFTER_BLOCKS);
-                if head < until {
-                    again = until;
-                } else {
-                    let is_over = move |view: &TaskView| ended_at(view).is_some();
-                    match self
-                        .nodes
-                        .belief(Said::Over(seat), "task_get", &asked, &is_over)
-                    {
-                        Belief::Open => continue,
-                        Belief::Contradicted => {}
-                        Belief::Believed => {
-                            self.forget(&seat).map_err(Trouble::Fatal)?;
-                            tracing::info!(task = %seat.0, state = view.task.phase.name(), "task over");
-                            continue;
-                        }
-                    }
-                }
-            } else {
-                self.nodes.not_said(Said::Over(seat));
+            .find(|seat| self.over.get(seat).is_none_or(|until| head >= *until));
+        let Some(seat) = due else {
+            return Ok(());
+        };
+        // Looked at again in a while, whatever comes of it: nothing here is urgent.
+        let again = head.saturating_plus(FORGET_AFTER_BLOCKS);
+        self.over.insert(seat, again);
+        let view = self.view(&seat.0)?;
+        let Some(ended) = ended_at(&view) else {
+            self.nodes.not_said(Said::Over(seat));
+            return Ok(());
+        };
+        let until = ended.saturating_plus(FORGET_AFTER_BLOCKS);
+        if head < until {
+            self.over.insert(seat, until);
+            return Ok(());
+        }
+        let asked = json!({ "task": seat.0 });
+        let is_over = |view: &TaskView| ended_at(view).is_some();
+        let said = Said::Over(seat);
+        match self.nodes.belief(said, "task_get", &asked, &is_over) {
+            Belief::Open => {
+                let again = head.saturating_plus(DOUBTED_AGAIN_BLOCKS);
+                self.over.insert(seat, again);
             }
-            self.over.insert(seat, again);
+            Belief::Contradicted { .. } => {}
+            Belief::Believed => {
+                self.forget(&seat).map_err(Trouble::Fatal)?;
+                tracing::info!(task = %seat.0, state = view.task.phase.name(), "task over");
+            }
         }
         Ok(())
     }
@@ -459,22 +570,8 @@ impl Worker {
         self.failures.remove(seat);
         self.sent.retain(|(sent, _), _| sent != seat);
         self.over.remove(seat);
+        self.doubted.remove(seat);
         Ok(())
-    }
-}
-
-/// Whether a node says with this that a worker does not hold a seat any more.
-fn is_lost(view: &TaskView, worker: &AccountId, seat: &SeatId) -> bool {
-    let mut seats = view.task.seats.iter();
-    let held = seats.any(|held| held.worker == *worker && held.draw == seat.1);
-    view.task.phase.is_over() || !held
-}
-
-/// The block that ended a task; `None` as long as it goes on.
-const fn ended_at(view: &TaskView) -> Option<Height> {
-    match &view.task.phase {
-        Phase::Final { at, .. } | Phase::Expired { at, .. } | Phase::Cancelled { at } => Some(*at),
-        Phase::Open | Phase::Committing { .. } | Phase::Revealing { .. } => None,
     }
 }
 

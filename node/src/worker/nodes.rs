@@ -1,9 +1,6 @@
 //! The nodes that a worker may ask: one at a time, another when it does not answer, is not ready, or
-//! lags behind; and what is believed of what one says.
-//!
-//! What costs a seat when it is false is not done on one node's word (`believed`): as long as there are
-//! no proofs of state, a second node must say the same, or the only one that answers must say it again
-//! and again.
+//! lags behind. A node that was silent is left alone for a while:
+//! all of this happens on the worker's only loop, and every wait there delays the seats.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -13,21 +10,27 @@ use proofmill_chain::types::hash::Hash;
 use proofmill_chain::types::units::Height;
 use proofmill_rpc::api::{NodeHealth, NodeInfo};
 use proofmill_rpc::client::{Client, ClientError, with_scheme};
+use proofmill_rpc::error::{Code, Fault};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
+
+use super::belief::{Belief, Said, Told};
 
 /// How long a worker waits for an answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long it waits for the answers by which it compares nodes.
 const COMPARE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often the nodes are compared.
+/// A node whose answers to one comparison take longer than this in all is silent: below
+/// `COMPARE_TIMEOUT`, so that whatever ran out of time counts.
+const SLOW: Duration = Duration::from_millis(1_500);
+/// How long a silent node is not asked again: what it costs the loop is seconds, a window to commit is
+/// not much more, so it may take a small part of the time only.
+const SILENT_FOR: Duration = Duration::from_secs(10);
+/// Pause between two comparisons of the nodes.
 const COMPARE_EVERY: Duration = Duration::from_secs(2);
 /// A node whose head is further behind the highest one seen is left: seats are found late there.
 const LAG_BLOCKS_MAX: u64 = 3;
-/// How many looks in a row the only node that answers must say what ends a seat: five seconds of looks,
-/// some blocks, so that no passing confusion of that node ends it.
-const TELLINGS: u32 = 25;
 /// Pause between attempts to reach a first node.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
@@ -39,34 +42,26 @@ pub struct Nodes {
     head: Height,
     /// Nodes of another chain are never asked.
     genesis: Option<Hash>,
-    /// How many looks in a row a node has said something that no other could be asked about.
-    told: BTreeMap<Said, u32>,
-}
-
-/// What a node says that costs a seat when it is false.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Said {
-    /// The worker does not hold this seat any more, of this task and draw.
-    Lost((Hash, u8)),
-    /// The task of this seat has been over for long.
-    Over((Hash, u8)),
-}
-
-/// What follows from what a node says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Belief {
-    /// It is so.
-    Believed,
-    /// It may be so: to be asked again at the next look.
-    Open,
-    /// Another node says the opposite.
-    Contradicted,
+    /// What a node has said that no other could be asked about.
+    told: BTreeMap<Said, Told>,
 }
 
 struct Node {
     client: Client,
     /// The same node, asked with less patience.
     probe: Client,
+    /// Whether it was ready at the last comparison, and of this chain.
+    ready: bool,
+    /// When it was last silent.
+    silent: Option<Instant>,
+}
+
+impl Node {
+    /// Whether it was silent a short while ago and is not to be asked.
+    fn is_silent(&self) -> bool {
+        self.silent
+            .is_some_and(|since| since.elapsed() < SILENT_FOR)
+    }
 }
 
 /// What a node says of itself.
@@ -92,6 +87,8 @@ impl Nodes {
                 Ok(Node {
                     client: Client::new(&url, CALL_TIMEOUT)?,
                     probe: Client::new(&url, COMPARE_TIMEOUT)?,
+                    ready: false,
+                    silent: None,
                 })
             })
             .collect::<Result<Vec<_>, ClientError>>()?;
@@ -105,31 +102,78 @@ impl Nodes {
         })
     }
 
-    /// Asks the other nodes, all at once, what the current one has been asked: `says` gives what an answer
-    /// means. A node that is not ready, of another chain or does not answer says nothing.
-    pub(super) fn others<R: DeserializeOwned, T: Send>(
-        &self,
-        method: &str,
-        params: &(impl Serialize + Sync),
-        says: &(dyn Fn(&R) -> T + Sync),
-    ) -> Vec<T> {
-        let genesis = self.genesis;
-        let others = self.nodes.iter().enumerate();
-        let others = others.filter(|(index, _)| *index != self.current);
-        let ask = &|node: &Node| {
-            let client = &node.probe;
-            standing(client, genesis).ok().filter(|node| node.ready)?;
-            client.call(method, params).ok().map(|answer| says(&answer))
-        };
-        std::thread::scope(|scope| {
-            let asked: Vec<_> = others
-                .map(|(_, node)| scope.spawn(move || ask(node)))
+    /// Asks those of the nodes that are `meant` and not silent, all at once; answers come with the index of
+    /// their node. One that takes too long is silent from now on, whatever it answers.
+    fn ask<T: Send>(
+        &mut self,
+        meant: impl Fn(usize, &Node) -> bool,
+        question: &(dyn Fn(&Client) -> Option<T> + Sync),
+    ) -> Vec<(usize, T)> {
+        let asked: Vec<(usize, Option<T>, bool)> = std::thread::scope(|scope| {
+            let asked: Vec<_> = self
+                .nodes
+                .iter()
+                .enumerate()
+                .filter(|(index, node)| !node.is_silent() && meant(*index, node))
+                .map(|(index, node)| {
+                    let ask = move || {
+                        let begun = Instant::now();
+                        let answer = question(&node.probe);
+                        (answer, begun.elapsed() >= SLOW)
+                    };
+                    (index, scope.spawn(ask))
+                })
                 .collect();
             asked
                 .into_iter()
-                .filter_map(|asked| asked.join().ok().flatten())
+                .filter_map(|(index, asked)| {
+                    let (answer, slow) = asked.join().ok()?;
+                    Some((index, answer, slow))
+                })
                 .collect()
-        })
+        });
+        let mut answers = Vec::new();
+        for (index, answer, slow) in asked {
+            if slow {
+                self.mark_silent(index);
+            }
+            answers.extend(answer.map(|answer| (index, answer)));
+        }
+        answers
+    }
+
+    fn mark_silent(&mut self, index: usize) {
+        if let Some(node) = self.nodes.get_mut(index) {
+            tracing::debug!(
+                node = node.client.url(),
+                "silent; not asked for {SILENT_FOR:?}"
+            );
+            node.silent = Some(Instant::now());
+        }
+    }
+
+    /// Whether a node was silent a short while ago.
+    pub(super) fn is_silent(&self, node: usize) -> bool {
+        self.nodes.get(node).is_some_and(Node::is_silent)
+    }
+
+    /// Asks the other nodes, all at once, what the current one has been asked: `says` gives what an answer
+    /// means; it comes with the index of its node. A node that was not ready or of another chain at the last
+    /// comparison, is silent or does not answer says nothing.
+    pub(super) fn others<R: DeserializeOwned, T: Send>(
+        &mut self,
+        method: &str,
+        params: &(impl Serialize + Sync),
+        says: &(dyn Fn(&R) -> T + Sync),
+    ) -> Vec<(usize, T)> {
+        let current = self.current;
+        self.ask(
+            |index, node| index != current && node.ready,
+            &|client: &Client| {
+                let answer = client.call(method, params).ok();
+                answer.map(|answer| says(&answer))
+            },
+        )
     }
 
     /// What to believe when the current node says at this look that something is so; `is_so` finds it in
@@ -142,9 +186,11 @@ impl Nodes {
         is_so: &(dyn Fn(&R) -> bool + Sync),
     ) -> Belief {
         let others = self.others(method, params, is_so);
-        let told = self.told.entry(said).or_default();
-        *told = told.saturating_add(1);
-        let belief = believed(&others, *told);
+        let current = self.current;
+        let mut nodes = self.nodes.iter().enumerate();
+        let is_one_silent = nodes.any(|(index, node)| index != current && node.is_silent());
+        let told = self.told.entry(said).or_insert_with(Told::begin);
+        let belief = told.again(&others, is_one_silent);
         if belief != Belief::Open {
             self.told.remove(&said);
         }
@@ -156,7 +202,7 @@ impl Nodes {
         self.told.remove(&said);
     }
 
-    /// The head of the node asked, as of the last comparison.
+    /// The head of the node asked, as of the last comparison at which it told one.
     pub const fn head(&self) -> Height {
         self.head
     }
@@ -168,19 +214,18 @@ impl Nodes {
         if self.compared.is_some_and(|at| at.elapsed() < COMPARE_EVERY) {
             return;
         }
-        self.compared = Some(Instant::now());
         let genesis = self.genesis;
-        let standings: Vec<Standing> = std::thread::scope(|scope| {
-            let asked: Vec<_> = self
-                .nodes
-                .iter()
-                .map(|node| scope.spawn(move || standing(&node.probe, genesis).unwrap_or_default()))
-                .collect();
-            asked
-                .into_iter()
-                .map(|asked| asked.join().unwrap_or_default())
-                .collect()
-        });
+        let answers = self.ask(|_, _| true, &|client: &Client| standing(client, genesis));
+        self.compared = Some(Instant::now());
+        let mut standings = vec![Standing::default(); self.nodes.len()];
+        for (index, answer) in &answers {
+            if let Some(standing) = standings.get_mut(*index) {
+                *standing = *answer;
+            }
+        }
+        for (node, standing) in self.nodes.iter_mut().zip(&standings) {
+            node.ready = standing.ready;
+        }
         let chosen = best(&standings, self.current);
         if let (Some(new), true) = (self.nodes.get(chosen), chosen != self.current) {
             tracing::warn!(
@@ -189,12 +234,14 @@ impl Nodes {
             );
             self.current = chosen;
         }
-        if let Some(standing) = standings.get(self.current) {
+        // One that told nothing leaves the head that is known.
+        if let Some((_, standing)) = answers.iter().find(|(index, _)| *index == self.current) {
             self.head = standing.head;
         }
     }
 
-    /// Calls a method of the current node; when it is out of reach the next call asks the next.
+    /// Calls a method of the current node; when it is out of reach, or cannot answer for a reason of its own,
+    /// the next call asks the next.
     ///
     /// # Errors
     /// When the node does not answer or refuses.
@@ -208,25 +255,27 @@ impl Nodes {
             .get(self.current)
             .context("there is at least one node")?;
         let answer = node.client.call(method, params);
-        if let Err(
-            ClientError::Connect { .. }
-            | ClientError::Timeout { .. }
-            | ClientError::Broken { .. }
-            | ClientError::Http { .. },
-        ) = &answer
-        {
-            self.leave();
+        if let Err(error) = &answer {
+            if matches!(error, ClientError::Timeout { .. }) {
+                self.mark_silent(self.current);
+            }
+            if is_fault_of_node(error) {
+                self.leave();
+            }
         }
         answer.with_context(|| method.to_owned())
     }
 
-    /// Leaves the current node for the next: it gave an answer that cannot be true.
+    /// Leaves the current node for the next that is not silent: it cannot answer, or gave an answer that
+    /// cannot be true.
     pub fn leave(&mut self) {
-        self.current = self
-            .current
-            .saturating_add(1)
-            .checked_rem(self.nodes.len())
-            .unwrap_or_default();
+        let silent: Vec<_> = self.nodes.iter().map(Node::is_silent).collect();
+        self.current = following(self.current, &silent);
+    }
+
+    /// Makes a node the current one; returns which one was.
+    pub(super) const fn turn_to(&mut self, node: usize) -> usize {
+        std::mem::replace(&mut self.current, node)
     }
 
     /// Waits for a node of the chain with this genesis, or of any when none is known, and keeps to its
@@ -279,24 +328,41 @@ impl Nodes {
     }
 }
 
-/// What to believe of what a node has said so many looks in a row when these are the answers of the others,
-/// true where one says the same: two nodes of the operator's choice that say the same are believed, one is
-/// not as long as another one contradicts it, and one that is alone has to say it [`TELLINGS`] times.
-fn believed(others: &[bool], told: u32) -> Belief {
-    if others.contains(&true) || (others.is_empty() && told >= TELLINGS) {
-        Belief::Believed
-    } else if others.is_empty() {
-        Belief::Open
-    } else {
-        Belief::Contradicted
+/// Whether another node may do what this one did not: it is out of reach, or the error is its own fault by
+/// the catalogue, as overload, not being ready or an internal failure.
+fn is_fault_of_node(error: &ClientError) -> bool {
+    match error {
+        ClientError::Connect { .. }
+        | ClientError::Timeout { .. }
+        | ClientError::Broken { .. }
+        | ClientError::Http { .. } => true,
+        ClientError::Rpc(error) => Code::ALL
+            .iter()
+            .any(|code| i64::from(code.number()) == error.code && code.fault() == Fault::Node),
+        ClientError::Url { .. } | ClientError::Malformed { .. } => false,
     }
 }
 
-fn standing(client: &Client, genesis: Option<Hash>) -> Result<Standing, ClientError> {
-    let health: NodeHealth = client.call("node_health", &json!({}))?;
-    let info: NodeInfo = client.call("node_info", &json!({}))?;
-    Ok(Standing {
-        ready: health.ready && genesis.is_none_or(|genesis| genesis == info.genesis_hash),
+/// The node after the current one that is not silent; the current one when all others are, and the next
+/// when it is silent too.
+fn following(current: usize, silent: &[bool]) -> usize {
+    let after = |step: usize| {
+        let place = current.saturating_add(step);
+        place.checked_rem(silent.len()).unwrap_or_default()
+    };
+    (1..=silent.len())
+        .map(after)
+        .find(|index| silent.get(*index) == Some(&false))
+        .unwrap_or_else(|| after(1))
+}
+
+/// What a node says of itself; nothing when it does not answer or is of another chain.
+fn standing(client: &Client, genesis: Option<Hash>) -> Option<Standing> {
+    let health: NodeHealth = client.call("node_health", &json!({})).ok()?;
+    let info: NodeInfo = client.call("node_info", &json!({})).ok()?;
+    let is_of_chain = genesis.is_none_or(|genesis| genesis == info.genesis_hash);
+    is_of_chain.then_some(Standing {
+        ready: health.ready,
         head: info.head.height,
     })
 }
@@ -326,9 +392,16 @@ fn best(standings: &[Standing], current: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use proofmill_chain::types::units::Height;
+    use std::net::TcpListener;
 
-    use super::{Belief, LAG_BLOCKS_MAX, Standing, TELLINGS, believed, best};
+    use proofmill_chain::types::hash::Hash;
+    use proofmill_chain::types::units::Height;
+    use proofmill_rpc::client::{ClientError, RpcError};
+    use proofmill_rpc::error::Code;
+    use serde_json::{Value, json};
+
+    use super::{LAG_BLOCKS_MAX, Nodes, Standing, best, following, is_fault_of_node};
+    use crate::worker::belief::{Belief, Said, TELLINGS};
 
     fn node(ready: bool, head: u64) -> Standing {
         Standing {
@@ -337,18 +410,100 @@ mod tests {
         }
     }
 
+    /// A node that takes connections and never answers.
+    fn silent_node() -> (TcpListener, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        (listener, address.to_string())
+    }
+
+    /// A node that is not there.
+    fn absent_node() -> String {
+        silent_node().1
+    }
+
+    /// How many connections wait at a node that takes none.
+    fn calls(listener: &TcpListener) -> usize {
+        listener.set_nonblocking(true).expect("a socket");
+        std::iter::from_fn(|| listener.accept().ok()).count()
+    }
+
     #[test]
-    fn one_node_s_word_ends_no_seat_as_long_as_another_one_says_otherwise() {
-        for (others, told, belief) in [
-            (&[true][..], 1, Belief::Believed),
-            (&[false, true], 1, Belief::Believed),
-            (&[false], 1, Belief::Contradicted),
-            (&[false, false], TELLINGS, Belief::Contradicted),
-            (&[], 1, Belief::Open),
-            (&[], TELLINGS - 1, Belief::Open),
-            (&[], TELLINGS, Belief::Believed),
+    fn a_silent_node_is_asked_once_in_a_while_and_not_at_every_look() {
+        let (listener, silent) = silent_node();
+        let mut nodes = Nodes::new(&[absent_node(), silent]).expect("addresses");
+        nodes.choose();
+        nodes.compared = None;
+        nodes.choose();
+        assert_eq!(calls(&listener), 1, "comparing");
+
+        let (listener, silent) = silent_node();
+        let mut nodes = Nodes::new(&[absent_node(), silent]).expect("addresses");
+        nodes.nodes[1].ready = true;
+        let is_so = |answer: &Value| answer.is_object();
+        for seat in 0..=u8::try_from(TELLINGS).expect("few") {
+            let said = Said::Over((Hash::ZERO, seat));
+            let belief = nodes.belief(said, "task_get", &json!({}), &is_so);
+            assert_eq!(belief, Belief::Open);
+        }
+        let said = Said::Lost((Hash::ZERO, 0));
+        for _ in 0..=TELLINGS {
+            let belief = nodes.belief(said, "task_get", &json!({}), &is_so);
+            assert_eq!(belief, Belief::Open, "its silence is no consent");
+        }
+        assert_eq!(calls(&listener), 1, "asking about seats");
+    }
+
+    #[test]
+    fn a_head_that_is_known_stays_when_no_node_tells_one() {
+        let mut nodes = Nodes::new(&[absent_node()]).expect("an address");
+        nodes.head = Height::new(7);
+        nodes.choose();
+        assert_eq!(nodes.head(), Height::new(7));
+    }
+
+    #[test]
+    fn a_node_is_left_for_errors_that_are_its_own() {
+        let refused = |code: Code| {
+            is_fault_of_node(&ClientError::Rpc(RpcError {
+                code: code.number().into(),
+                message: String::new(),
+                data: Value::Null,
+            }))
+        };
+        for code in [
+            Code::Overloaded,
+            Code::NotReady,
+            Code::Internal,
+            Code::Timeout,
         ] {
-            assert_eq!(believed(others, told), belief, "{others:?} {told}");
+            assert!(refused(code), "{}", code.name());
+        }
+        for code in [
+            Code::NotFound,
+            Code::InvalidParams,
+            Code::AttestationRefused,
+        ] {
+            assert!(!refused(code), "{}", code.name());
+        }
+        assert!(is_fault_of_node(&ClientError::Connect {
+            url: String::new(),
+            reason: String::new(),
+        }));
+    }
+
+    #[test]
+    fn a_node_is_left_for_one_that_is_not_silent() {
+        for (current, silent, next) in [
+            (0, &[false][..], 0),
+            (0, &[false, false], 1),
+            (1, &[false, false], 0),
+            (0, &[false, true], 0),
+            (0, &[false, true, false], 2),
+            (2, &[true, false, false], 1),
+            (0, &[true, true], 1),
+        ] {
+            assert_eq!(following(current, silent), next, "{current} {silent:?}");
         }
     }
 

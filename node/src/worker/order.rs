@@ -2,8 +2,9 @@
 //!
 //! A task's id is the id of its `submit_task` transaction, a hash of everything the requester
 //! signed: program, input, gas and memory. So whatever the asked node answers, these are those of the task
-//! named, or there is no job. The limits on steps are the chain's parameters: those of the genesis file
-//! that the worker was given, or else those that all nodes that answer tell alike.
+//! named, or there is no job. The limits on steps are the chain's parameters: those that the genesis file
+//! that the worker was given makes for the block of the order, or else those that all nodes that answer
+//! tell alike.
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use proofmill_chain::codec;
@@ -13,11 +14,28 @@ use proofmill_chain::types::hash::{Blob, Hash};
 use proofmill_chain::types::params::Params;
 use proofmill_chain::types::task::{OUTPUT_BYTES_MAX, TaskSpec};
 use proofmill_chain::types::transaction::{Action, SignedTransaction, TRANSACTION_BYTES_MAX};
+use proofmill_chain::types::units::Height;
+use proofmill_chain::upgrades::Schedule;
 
 use super::child::Job;
 
 /// Most steps that a node is believed: a trace has a leaf for each, and the child has to hold them.
 const TOLD_STEPS_MAX: u32 = 1 << 20;
+
+/// The parameters by which a task is computed that was ordered in the block at this height: those that its
+/// order was judged by, the same for all its workers, whenever they begin and whatever the head is.
+///
+/// # Errors
+/// When this program does not know them, or the height is genesis', which orders nothing: then the node that
+/// told it is at fault.
+pub(super) fn params_at(schedule: &Schedule, ordered_at: Height) -> Result<Params> {
+    if ordered_at == Height::ZERO {
+        bail!(
+            "the node says that the task was ordered in block 0, which is genesis and orders nothing"
+        );
+    }
+    Ok(schedule.at(ordered_at)?.params().clone())
+}
 
 /// The parameters that one node tells, when `others` are what the other nodes tell.
 ///
@@ -100,9 +118,10 @@ mod tests {
     use proofmill_chain::types::params::Params;
     use proofmill_chain::types::task::{Mode, Requirements, TaskSpec};
     use proofmill_chain::types::transaction::{Action, SignedTransaction, Transaction};
-    use proofmill_chain::types::units::{Amount, Gas, Height, Nonce};
+    use proofmill_chain::types::units::{Amount, Gas, Height, Nonce, ProtocolVersion};
+    use proofmill_chain::upgrades::{KnownVersion, Schedule, Upgrade};
 
-    use super::{TOLD_STEPS_MAX, agreed, job, order};
+    use super::{TOLD_STEPS_MAX, agreed, job, order, params_at};
 
     fn genesis() -> Hash {
         Hash::of("test genesis", &[])
@@ -178,6 +197,36 @@ mod tests {
         let genesis = include_str!("../../../genesis.json");
         let genesis = crate::genesis_file::parse("genesis.json".as_ref(), genesis);
         genesis.expect("the devnet's genesis").genesis.params
+    }
+
+    #[test]
+    fn a_task_is_computed_by_the_parameters_of_the_block_that_ordered_it() {
+        let text = include_str!("../../../genesis.json");
+        let genesis = crate::genesis_file::parse("genesis.json".as_ref(), text);
+        let genesis = genesis.expect("the devnet's genesis").genesis;
+        let known = [
+            KnownVersion {
+                version: ProtocolVersion::new(1),
+                amend: |_| {},
+            },
+            KnownVersion {
+                version: ProtocolVersion::new(2),
+                amend: |params| params.step_gas_max = Gas::new(77),
+            },
+        ];
+        let upgrade = Upgrade {
+            version: ProtocolVersion::new(2),
+            height: Height::new(10),
+        };
+        let schedule = Schedule::new(&genesis, &[upgrade], &known).expect("a schedule");
+        let step_gas_max = |height| {
+            let params = params_at(&schedule, Height::new(height)).expect("known rules");
+            params.step_gas_max
+        };
+        assert_eq!(step_gas_max(9), genesis.params.step_gas_max);
+        assert_eq!(step_gas_max(10), Gas::new(77));
+        let refused = params_at(&schedule, Height::ZERO).expect_err("genesis");
+        assert!(refused.to_string().contains("block 0"), "{refused}");
     }
 
     #[test]
