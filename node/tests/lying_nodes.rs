@@ -105,6 +105,17 @@ fn over(mut answer: Value) -> Value {
     answer
 }
 
+fn overloaded(mut answer: Value) -> Value {
+    let error = json!({ "code": -32031, "message": "too many requests", "data": {} });
+    json!({ "jsonrpc": "2.0", "id": answer["id"].take(), "error": error })
+}
+
+/// A page without tasks before the first page.
+fn empty_page(mut answer: Value) -> Value {
+    answer["result"]["next"] = json!(format!("{}-{}", u64::MAX, u32::MAX));
+    no_tasks(answer)
+}
+
 fn other_limits(mut answer: Value) -> Value {
     answer["result"]["step_gas_max"] = json!("1000");
     answer
@@ -151,6 +162,45 @@ fn a_computation_is_killed_when_its_seat_is_lost() {
         });
         assert!(worker.stop().success());
     }
+    scene.devnet.stop();
+}
+
+/// A node that is ready and refuses for its load is left for the next.
+#[test]
+fn a_worker_leaves_a_node_that_is_overloaded() {
+    let scene = Scene::new();
+    let busy = proxy::start(scene.devnet.rpc(), |body| {
+        if body.contains("\"node_") {
+            Fault::None
+        } else {
+            Fault::Changed(overloaded)
+        }
+    });
+    let nodes = ["--rpc", &busy, "--node", scene.devnet.rpc()];
+    let mut worker = run_worker_with(&scene.worker, &nodes, scene.place.path());
+    let task = scene.order(SECONDS_OF_GAS);
+    let view = scene.devnet.until_over(&task, TaskState::Final);
+    assert!(view.task.missed.is_empty(), "{view:?}");
+    assert!(worker.stop().success());
+    scene.devnet.stop();
+}
+
+#[test]
+fn a_seat_on_a_later_page_of_the_list_is_served() {
+    let scene = Scene::new();
+    let paging = proxy::start(scene.devnet.rpc(), |body| {
+        if body.contains("\"task_list\"") && !body.contains("\"before\":\"") {
+            Fault::Changed(empty_page)
+        } else {
+            Fault::None
+        }
+    });
+    let nodes = ["--rpc", &paging];
+    let mut worker = run_worker_with(&scene.worker, &nodes, scene.place.path());
+    let task = scene.order(SECONDS_OF_GAS);
+    let view = scene.devnet.until_over(&task, TaskState::Final);
+    assert!(view.task.missed.is_empty(), "{view:?}");
+    assert!(worker.stop().success());
     scene.devnet.stop();
 }
 
