@@ -404,6 +404,7 @@ impl Worker {
         if let Some(chain) = &self.chain {
             return order::params_at(&chain.schedule, ordered_at);
         }
+        self.nodes.compare_all();
         let told: Params = self.nodes.call("chain_getParams", &json!({}))?;
         let others = self
             .nodes

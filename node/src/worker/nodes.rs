@@ -240,6 +240,15 @@ impl Nodes {
         }
     }
 
+    /// Compares all nodes now, the silent ones too: before what one of them could refute is believed at once.
+    pub(super) fn compare_all(&mut self) {
+        for node in &mut self.nodes {
+            node.silent = None;
+        }
+        self.compared = None;
+        self.choose();
+    }
+
     /// Calls a method of the current node; when it is out of reach, or cannot answer for a reason of its own,
     /// the next call asks the next.
     ///
@@ -436,6 +445,8 @@ mod tests {
         nodes.compared = None;
         nodes.choose();
         assert_eq!(calls(&listener), 1, "comparing");
+        nodes.compare_all();
+        assert_eq!(calls(&listener), 1, "all of them");
 
         let (listener, silent) = silent_node();
         let mut nodes = Nodes::new(&[absent_node(), silent]).expect("addresses");
