@@ -8,7 +8,8 @@ use std::path::Path;
 
 use common::{Running, call, key, start};
 use proofmill_chain::codec;
-use proofmill_chain::types::units::Nonce;
+use proofmill_chain::types::units::{Height, Nonce};
+use proofmill_rpc::api::{TaskContext, TaskView, WaitingFor};
 use proofmill_rpc::error::{self, Code};
 use proofmill_rpc::methods::{METHODS, Method};
 use serde_json::{Value, json};
@@ -261,6 +262,30 @@ async fn a_task_says_what_it_waits_for_and_who_was_paid() {
     let early = call(server.address, "task_getResult", &json!([open])).await;
     assert_eq!(early["error"]["code"], Code::TaskNotFinal.number());
     assert_eq!(early["error"]["data"]["state"], "open");
+}
+
+/// Whatever the heights are: a full block leaves a draw to the next, and a vain draw pauses.
+#[tokio::test]
+async fn an_open_task_waits_for_workers_only_once_a_draw_was_tried() {
+    let server = start().await;
+    let open = &server.ledger.tasks[0];
+    for (drawn_in_vain, first_draw, expected, words) in [
+        (false, 9, WaitingFor::Draw, "block 9 at the earliest"),
+        (false, 7, WaitingFor::Draw, "block 7 at the earliest"),
+        (false, 5, WaitingFor::Draw, "block 7 at the earliest"),
+        (true, 7, WaitingFor::Workers, "the last draw found 0;"),
+        (true, 9, WaitingFor::Workers, "the last draw found 0;"),
+    ] {
+        let context = TaskContext {
+            head: Height::new(6),
+            first_draw: Height::new(first_draw),
+            drawn_in_vain,
+            ..TaskContext::default()
+        };
+        let waiting = TaskView::of(open.clone(), context).waiting.expect("open");
+        assert_eq!(waiting.what, expected, "{drawn_in_vain} {first_draw}");
+        assert!(waiting.reason.contains(words), "{}", waiting.reason);
+    }
 }
 
 #[tokio::test]

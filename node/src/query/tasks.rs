@@ -4,7 +4,7 @@ use proofmill_chain::assign::{Bar, Survey, survey};
 use proofmill_chain::state::overlay::Overlay;
 use proofmill_chain::task::{commit_deadline, escrow, reveal_deadline};
 use proofmill_chain::types::hash::{Blob, Hash};
-use proofmill_chain::types::record::LiveTask;
+use proofmill_chain::types::record::{LiveTask, Look};
 use proofmill_chain::types::task::{Moment, Phase, Task};
 use proofmill_chain::types::units::{Amount, Height};
 use proofmill_rpc::api::{
@@ -61,12 +61,11 @@ fn context(
     let begin = Moment::default();
     let commit = commit_deadline(task, begin, params);
     let reveal = reveal_deadline(begin, params);
-    let due = overlay
+    let live = overlay
         .live_tasks()?
         .entries
         .into_iter()
-        .find(|entry: &LiveTask| entry.task == task.id)
-        .map(|entry| entry.due);
+        .find(|entry: &LiveTask| entry.task == task.id);
     let validators_account = match &task.phase {
         Phase::Final { at, .. } => reward_at(engine, store, *at)?,
         _ => None,
@@ -79,7 +78,8 @@ fn context(
     };
     Ok(TaskContext {
         head: engine.store().durable_head().height,
-        first_draw: due.unwrap_or_default(),
+        first_draw: live.map(|entry| entry.due).unwrap_or_default(),
+        drawn_in_vain: live.is_some_and(|entry| entry.look == Look::Retry),
         commit_window: (commit.height.get(), commit.time_ms),
         reveal_window: (reveal.height.get(), reveal.time_ms),
         validators_account,

@@ -55,6 +55,8 @@ pub struct TaskContext {
     pub head: Height,
     /// The first height whose block may draw the task's workers.
     pub first_draw: Height,
+    /// Whether a block has tried to draw them, and found too few.
+    pub drawn_in_vain: bool,
     /// Length of the commit window: blocks, and milliseconds of protocol time.
     pub commit_window: (u64, u64),
     /// Length of the reveal window: blocks, and milliseconds of protocol time.
@@ -196,30 +198,25 @@ fn waiting(task: &Task, context: &TaskContext) -> Option<Waiting> {
     let committed = count(task.seats.iter().filter(|s| s.commitment.is_some()).count());
     let revealed = count(task.seats.iter().filter(|s| s.claim.is_some()).count());
     let (what, have, need, reason) = match task.phase {
-        Phase::Open if context.head.next() < context.first_draw => (
+        // A block draws for so many seats and no more: the head may be past the first draw.
+        Phase::Open if !context.drawn_in_vain => (
             WaitingFor::Draw,
             seated,
             need,
             format!(
                 "its workers are drawn in block {} at the earliest; the head is {}",
-                context.first_draw, context.head
+                context.first_draw.max(context.head.next()),
+                context.head
             ),
         ),
         Phase::Open => (
             WaitingFor::Workers,
             task.eligible_last,
             need,
-            match task.eligible_last {
-                // Also before the first draw is tried: the chain does not count vain draws.
-                0 => format!(
-                    "{need} eligible workers are needed, no draw has found one yet; it expires after block {}",
-                    task.wait_until
-                ),
-                found => format!(
-                    "{need} eligible workers are needed, the last draw found {found}; it expires after block {}",
-                    task.wait_until
-                ),
-            },
+            format!(
+                "{need} eligible workers are needed, the last draw found {}; it expires after block {}",
+                task.eligible_last, task.wait_until
+            ),
         ),
         Phase::Committing { .. } if seated < need => (
             WaitingFor::Workers,

@@ -288,6 +288,7 @@ impl Query for Ledger {
         let context = TaskContext {
             head: self.block.header.height,
             first_draw: task.submitted_at.saturating_plus(3),
+            drawn_in_vain: false,
             commit_window: (20, 10_100),
             reveal_window: (10, 5_000),
             validators_account: Some(key(33).public()),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use indicatif::ProgressBar;
 use proofmill_chain::types::hash::{AccountId, Hash};
-use proofmill_rpc::api::{Include, SeatStep, TaskState, TaskView};
+use proofmill_rpc::api::{Include, SeatStep, TaskState, TaskView, WaitingFor};
 
 use crate::cli::session::Session;
 use crate::cli::{interrupt, out};
@@ -83,7 +83,7 @@ impl Drop for Follow {
 #[derive(Default)]
 struct Told {
     drawn: Vec<AccountId>,
-    stage: Option<(TaskState, u32, u32)>,
+    stage: Option<(TaskState, Option<WaitingFor>, u32, u32)>,
 }
 
 impl Told {
@@ -131,7 +131,8 @@ impl Told {
             (TaskState::Cancelled, _) => "cancelled".to_owned(),
             (TaskState::Open, None) => "open".to_owned(),
         };
-        let stage = Some((view.state, have, need));
+        let what = view.waiting.as_ref().map(|waiting| waiting.what);
+        let stage = Some((view.state, what, have, need));
         // The reason of an open task names the head: its text alone is no change.
         lines.push((line, self.stage != stage));
         self.stage = stage;
@@ -205,6 +206,7 @@ mod tests {
         let context = TaskContext {
             head: Height::new(head),
             first_draw: Height::new(6),
+            drawn_in_vain: head > 6,
             ..TaskContext::default()
         };
         TaskView::of(task, context)
@@ -235,6 +237,8 @@ mod tests {
         );
         let waits = lines(task(Phase::Open, vec![]), 4);
         assert_eq!(waits, [""; 0], "only the head moved");
+        let next = lines(task(Phase::Open, vec![]), 6);
+        assert_eq!(next, [""; 0], "no draw was tried: the next block does");
         let scarce = lines(task(Phase::Open, vec![]), 7);
         assert!(
             scarce[0].contains("2 eligible workers are needed"),
