@@ -65,14 +65,8 @@ pub struct Global {
     /// Print one JSON object on standard output, also for an error; progress goes to standard error
     #[arg(long, global = true)]
     pub json: bool,
-    /// Where keys are kept [default: ~/.proofmill]
-    #[arg(
-        long,
-        global = true,
-        env = "PROOFMILL_HOME",
-        value_name = "DIR",
-        hide_env_values = true
-    )]
+    /// Where keys are kept [default: $PROOFMILL_HOME, or ~/.proofmill]
+    #[arg(long, global = true, value_name = "DIR")]
     pub home: Option<PathBuf>,
     /// The protocol versions that this program knows. No flag sets them.
     #[arg(skip = RELEASED)]
@@ -87,14 +81,24 @@ pub struct NodeArgs {
     pub rpc: String,
 }
 
+/// Names the home of every command that is not given `--home`.
+const HOME_VARIABLE: &str = "PROOFMILL_HOME";
+
 impl Global {
+    /// The home that `--home` or else the environment names; an empty variable names none.
+    #[must_use]
+    pub fn named_home(&self) -> Option<PathBuf> {
+        let variable = || std::env::var_os(HOME_VARIABLE).filter(|value| !value.is_empty());
+        self.home.clone().or_else(|| variable().map(PathBuf::from))
+    }
+
     /// The home that was asked for, or the user's.
     ///
     /// # Errors
     /// When neither is known.
     pub fn home(&self) -> anyhow::Result<Home> {
-        let path = match &self.home {
-            Some(path) => path.clone(),
+        let path = match self.named_home() {
+            Some(path) => path,
             None => std::env::home_dir()
                 .context("your home directory is unknown: say with --home where keys are kept")?
                 .join(".proofmill"),

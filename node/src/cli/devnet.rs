@@ -20,8 +20,8 @@ Examples:
 
 /// Run a development network: validators and workers as processes of this machine
 ///
-/// Its directory is --home, or `devnet` in the user's home of keys. Started again, it goes on
-/// where it stopped. Its keys are known to everybody.
+/// Its directory is --home. Without it, that is `devnet` in the home of keys: $PROOFMILL_HOME/devnet,
+/// or ~/.proofmill/devnet. Started again, it goes on where it stopped. Its keys are known to everybody.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub struct Args {
@@ -53,9 +53,12 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 pub enum DevnetCommand {
     /// Ask every process of a running devnet how it is
+    ///
+    /// It is looked for where `proofmill devnet` with the same --home and $PROOFMILL_HOME runs it.
     #[command(after_help = "\
 Examples:
   proofmill devnet status
+  proofmill devnet status --home net
   proofmill devnet status --json")]
     Status,
 }
@@ -101,12 +104,12 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     })
 }
 
-/// `--home`; without it, `devnet` in the home that the environment names, or in the user's.
+/// `--home`; without it, `devnet` in the home that the environment names, or in the user's: those keep
+/// keys, and `--reset` removes all that is in a devnet's directory.
 fn home(global: &Global) -> anyhow::Result<PathBuf> {
-    let named = std::env::var_os("PROOFMILL_HOME").map(PathBuf::from);
     match &global.home {
-        Some(home) if Some(home) != named.as_ref() => Ok(home.clone()),
-        _ => Ok(global.home()?.path().join("devnet")),
+        Some(home) => Ok(home.clone()),
+        None => Ok(global.home()?.path().join("devnet")),
     }
 }
 

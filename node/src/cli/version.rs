@@ -38,9 +38,9 @@ struct Protocols {
 /// Shows the version.
 ///
 /// # Errors
-/// When `--home` names a home whose genesis is refused.
+/// When `--home` or the environment names a home whose genesis is refused.
 pub fn run(_: Args, global: &Global) -> anyhow::Result<()> {
-    let home_genesis_hash = match &global.home {
+    let home_genesis_hash = match global.named_home() {
         Some(_) => {
             let path = global.home()?.genesis();
             // A home for account keys alone has no genesis.

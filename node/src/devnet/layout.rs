@@ -49,8 +49,8 @@ pub enum LayoutError {
     NotOurs(PathBuf),
     /// Another devnet runs there.
     #[error(
-        "a devnet runs in {0} already: look at it with `proofmill devnet status`, stop it, or \
-         choose another directory with --home"
+        "a devnet runs in {0} already: look at it with `proofmill devnet status --home {0}`, \
+         stop it, or choose another directory with --home"
     )]
     Busy(PathBuf),
     /// Laid out with other numbers.

@@ -70,7 +70,8 @@ pub struct WorkerStatus {
 pub fn status(home: &Path) -> anyhow::Result<Status> {
     if !layout::is_running(home)? {
         bail!(
-            "no devnet runs in {0}: start one with `proofmill devnet --home {0}`",
+            "no devnet runs in {0}: start one with `proofmill devnet --home {0}`, or name the directory \
+             of one with --home; without it that is `devnet` in $PROOFMILL_HOME or ~/.proofmill",
             home.display()
         );
     }
