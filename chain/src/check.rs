@@ -217,7 +217,11 @@ pub(crate) fn check_terms(terms: &WorkerTerms) -> Result<(), TransactionError> {
     check_tags("terms.tags", &terms.tags)
 }
 
-fn check_spec(spec: &TaskSpec) -> Result<(), TransactionError> {
+/// Whether an order's fields are within their ranges, whatever the chain's parameters are.
+///
+/// # Errors
+/// The first field that is not: the requester's fault.
+pub fn check_spec(spec: &TaskSpec) -> Result<(), TransactionError> {
     check_blob("input", &spec.input, 0, INPUT_BYTES_MAX)?;
     require(spec.gas_limit > Gas::ZERO, "gas_limit", "at least 1")?;
     require(spec.memory_pages > 0, "memory_pages", "at least 1")?;

@@ -156,6 +156,20 @@ pub fn check_order(spec: &TaskSpec, params: &Params) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Whether an order gives its program the memory that the program starts with.
+///
+/// # Errors
+/// When it gives less: the requester's fault.
+pub fn check_memory(spec: &TaskSpec, pages_min: u32) -> Result<(), Failure> {
+    if spec.memory_pages < pages_min {
+        return Err(Failure::MemoryTooSmall {
+            needed: pages_min,
+            given: spec.memory_pages,
+        });
+    }
+    Ok(())
+}
+
 /// When a seat drawn at `drawn` must have committed; both parts must have passed.
 #[must_use]
 pub fn commit_deadline(task: &Task, drawn: Moment, params: &Params) -> Moment {

@@ -6,6 +6,7 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -160,7 +161,6 @@ fn an_order_that_cannot_be_served_is_refused_before_it_is_paid() {
             "accepted results, the task requires 4000000000",
         ),
         (&["--insured", "900000mill"], "of collateral"),
-        (&["--gas-limit", "9000000000000"], "3 accept at most"),
     ] {
         let folder = example();
         let mut all = vec!["task", "submit", &folder, "--from", "dev4", "--json"];
@@ -176,6 +176,95 @@ fn an_order_that_cannot_be_served_is_refused_before_it_is_paid() {
     let folder = example();
     let (task, _) = devnet.submit(&[&folder, "--tag", "quantum"]);
     assert!(!devnet.task(&task).task.phase.is_over());
+    devnet.stop();
+}
+
+/// An order that the chain never takes, or that the account cannot pay, is refused before its program
+/// is published and paid, whether workers are to be waited for or not.
+#[test]
+fn an_order_that_the_chain_never_takes_is_refused_before_its_program_is_paid() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let devnet = Devnet::start(&folder.path().join("net"), 0);
+    let before = devnet.dev_balance(5);
+    let ways: [&[&str]; 2] = [&[], &["--wait-for-workers"]];
+    let example = example();
+    for (flags, name, words) in [
+        (
+            &["--memory-pages", "1"][..],
+            "BAD_ORDER",
+            "`memory_pages` is 1: at least 2",
+        ),
+        (
+            &["--memory-pages", "5000"],
+            "BAD_ORDER",
+            "`memory_pages` is 5000: at most 4096",
+        ),
+        (
+            &["--wait-max", "20000"],
+            "BAD_ORDER",
+            "`wait_max` is 20000: at most 10000",
+        ),
+        (
+            &["--replicas", "12"],
+            "BAD_ORDER",
+            "`replicas` is 12: from 1 to 9",
+        ),
+        (
+            &["--replicas", "0"],
+            "BAD_ORDER",
+            "`replicas` is 0: at least 1",
+        ),
+        (
+            &["--gas-limit", "9000000000000"],
+            "BAD_ORDER",
+            "`gas_limit` is 9000000000000: at most 100000000000",
+        ),
+        (&["--tag", "GPU"], "BAD_ORDER", "`tags` is [GPU]"),
+        (
+            &["--price", "100000000mill"],
+            "INSUFFICIENT_BALANCE",
+            "needed",
+        ),
+    ] {
+        for waits in ways {
+            let order = ["task", "submit", &example, "--from", "dev5", "--json"];
+            let said = devnet.ask(&[&order[..], flags, waits].concat());
+            let error = error_of(&said);
+            assert_eq!(error["name"], name, "{flags:?}: {said:?}");
+            let message = error["message"].as_str().expect("a message");
+            assert!(message.contains(words), "{flags:?}: {message}");
+            // Waiting would not help.
+            assert!(!message.contains("--wait-for-workers"), "{message}");
+            assert!(!said.err.contains("sending"), "{said:?}");
+        }
+    }
+    assert_eq!(devnet.dev_balance(5), before, "nothing was paid");
+    devnet.stop();
+}
+
+/// `--home` is a devnet's directory; the environment names the home of keys, in which it is `devnet`.
+#[test]
+fn a_devnet_is_found_by_its_directory_or_in_the_home_of_keys() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let home = folder.path().join("devnet");
+    let devnet = Devnet::start(&home, 0);
+    let status = |variable: &Path, flag: Option<&Path>| {
+        let mut command = proofmill();
+        command.args(["devnet", "status"]);
+        command.env("PROOFMILL_HOME", variable);
+        if let Some(flag) = flag {
+            command.arg("--home").arg(flag);
+        }
+        run(&mut command)
+    };
+    status(folder.path(), None).good();
+    // The flag counts as it stands, also where the variable says the same.
+    status(&home, Some(home.as_path())).good();
+    let within = home.join("devnet").display().to_string();
+    status(&home, None).refused(&[
+        &format!("no devnet runs in {within}"),
+        "without it that is `devnet` in $PROOFMILL_HOME",
+    ]);
     devnet.stop();
 }
 

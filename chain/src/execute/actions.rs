@@ -223,13 +223,7 @@ impl Executor<'_> {
             });
         }
         task::check_order(spec, params)?;
-        if spec.memory_pages < program.memory_pages_min {
-            return Err(Failure::MemoryTooSmall {
-                needed: program.memory_pages_min,
-                given: spec.memory_pages,
-            });
-        }
-        Ok(())
+        task::check_memory(spec, program.memory_pages_min)
     }
 
     fn cancel(&mut self, sender: AccountId, id: Hash) -> Applied {

@@ -24,6 +24,8 @@ const UNNAMED: &str = "FAILED";
 
 /// The node does not know what was asked for.
 pub(crate) const NOT_FOUND: &str = "NOT_FOUND";
+/// The chain never takes such an order.
+pub(crate) const BAD_ORDER: &str = "BAD_ORDER";
 /// Too few workers could be drawn for a task.
 pub(crate) const TOO_FEW_WORKERS: &str = "TOO_FEW_WORKERS";
 /// The task is over and has no good result.

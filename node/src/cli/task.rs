@@ -3,6 +3,7 @@
 mod eligibility;
 mod order;
 mod report;
+mod rules;
 mod show;
 mod submit;
 mod watch;

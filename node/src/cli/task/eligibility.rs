@@ -20,12 +20,12 @@ use crate::cli::session::Session;
 /// now. Workers that only have to wait (just registered, collateral locked in other seats) count.
 pub(super) fn check(
     session: &Session,
+    params: &Params,
     requester: AccountId,
     spec: &TaskSpec,
     program_bytes: usize,
     escrow: Amount,
 ) -> anyhow::Result<()> {
-    let params = session.client.params()?;
     let head = session.client.head()?.height;
     let program = Program {
         id: spec.program,
@@ -45,13 +45,13 @@ pub(super) fn check(
         head.next(),
         0,
     );
-    let look = Eligibility::of(&session.client.all_workers()?, &task, &params, head.next());
+    let look = Eligibility::of(&session.client.all_workers()?, &task, params, head.next());
     if look.operators >= usize::from(task.mode.seats()) {
         return Ok(());
     }
     let message = format!(
         "{}; nothing was paid. --wait-for-workers orders it all the same",
-        look.sentence(&task, &params)
+        look.sentence(&task, params)
     );
     Err(Named::new(TOO_FEW_WORKERS, message).into())
 }

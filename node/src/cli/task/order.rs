@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use proofmill_chain::types::hash::{Blob, blob_hash};
 use proofmill_chain::types::task::{Mode, Requirements, TaskSpec};
 use proofmill_chain::types::units::{Amount, Gas};
 
 use crate::cli::amount;
+use crate::cli::task::rules;
 use crate::machine;
 use crate::manifest::{self, Manifest};
 
@@ -66,7 +67,7 @@ pub(crate) struct Order {
 }
 
 impl Order {
-    /// Reads the manifest and every file it takes.
+    /// Reads the manifest and every file it takes; refuses what no chain takes.
     pub(crate) fn read(args: &OrderArgs) -> anyhow::Result<Self> {
         let mut manifest = match (&args.folder, &args.program) {
             (Some(path), _) => {
@@ -101,9 +102,8 @@ impl Order {
             );
         }
         // The chain would take the fee all the same.
-        if let Err(error) = machine::check(program.as_bytes()) {
-            bail!("{} is not a program: {error}", manifest.program.display());
-        }
+        let facts = machine::check(program.as_bytes())
+            .map_err(|error| anyhow!("{} is not a program: {error}", manifest.program.display()))?;
         let mut tags = args.tag.clone();
         tags.sort_unstable();
         tags.dedup();
@@ -123,6 +123,7 @@ impl Order {
             },
             wait_max: manifest.wait_max,
         };
+        rules::check_form(&spec, &facts)?;
         Ok(Self {
             manifest,
             program,
@@ -179,6 +180,49 @@ mod tests {
         assert_eq!(spec.price_per_mgas, Amount::new(7));
         assert_eq!(spec.requirements.tags, ["a", "b"]);
         assert_eq!(spec.memory_pages, 2);
+    }
+
+    #[test]
+    fn an_order_that_no_chain_takes_is_refused_with_field_value_and_rule() {
+        let changed = |change: &dyn Fn(&mut OrderArgs)| {
+            let mut args = example();
+            change(&mut args);
+            args
+        };
+        for (args, words) in [
+            (
+                changed(&|args| args.memory_pages = Some(1)),
+                "`memory_pages` is 1: at least 2, with which the program starts",
+            ),
+            (
+                changed(&|args| args.memory_pages = Some(0)),
+                "`memory_pages` is 0: at least 1",
+            ),
+            (
+                changed(&|args| args.replicas = Some(0)),
+                "`replicas` is 0: at least 1",
+            ),
+            (
+                changed(&|args| args.wait_max = Some(0)),
+                "`wait_max` is 0: at least 1",
+            ),
+            (
+                changed(&|args| args.gas_limit = Some(Gas::ZERO)),
+                "`gas_limit` is 0: at least 1",
+            ),
+            (
+                changed(&|args| args.price = Some(Amount::ZERO)),
+                "`price_per_mgas` is 0: at least one grain",
+            ),
+            (
+                changed(&|args| args.tag = vec!["GPU".into()]),
+                "`tags` is [GPU]: each tag 1 to 32 lower-case letters",
+            ),
+        ] {
+            let refused = Order::read(&args).err().expect(words).to_string();
+            assert!(refused.contains(words), "{refused}");
+            assert!(refused.ends_with("; nothing was paid"), "{refused}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::cli::session::Session;
 use crate::cli::task::eligibility;
 use crate::cli::task::order::{Order, OrderArgs};
 use crate::cli::task::report::{self, Report};
+use crate::cli::task::rules;
 use crate::cli::task::watch::Follow;
 use crate::cli::{Global, NodeArgs, out};
 use crate::client::{Error, Options, Wallet, spends};
@@ -52,15 +53,27 @@ pub(crate) fn run(args: &Submit, node: &NodeArgs, global: &Global) -> anyhow::Re
     let action = Action::SubmitTask(order.spec.clone());
     let escrow = spends(&action);
     if escrow.get() >= SUPPLY_MAX {
-        bail!("price, gas limit and replicas make an escrow that no account can hold");
+        bail!(
+            "`price_per_mgas` {}, `gas_limit` {} and `replicas` {} make an escrow that no account can \
+             hold: less than {SUPPLY_MAX} grain is possible; nothing was paid",
+            order.spec.price_per_mgas,
+            order.spec.gas_limit,
+            order.spec.mode.seats()
+        );
     }
     report::prepare(args.out.as_deref())?;
     let session = Session::open(node, global)?;
+    // Then what the chain would refuse only once the program is published and paid.
+    let params = session.client.params()?;
+    rules::check_params(&order.spec, &params)?;
     let wallet = wallet(&session, args.from.as_deref())?;
     let options = args.sending.options(&session)?;
+    // Made for its price alone: the account must have it before the program is paid.
+    wallet.build(&action, &options)?;
     if !args.wait_for_workers {
         eligibility::check(
             &session,
+            &params,
             wallet.account(),
             &order.spec,
             order.program.len(),
@@ -173,6 +186,20 @@ fn publish(
     Ok(Some(receipt))
 }
 
+/// An error of taking a task back, with the rule where it is too late: the node foresees that, or the
+/// task was drawn before the block came.
+fn with_hint(error: Error) -> anyhow::Error {
+    let code = match &error {
+        Error::Failed { failure, .. } => failure.code.as_str(),
+        _ => error.foreseen(),
+    };
+    if code != "task_not_open" {
+        return error.into();
+    }
+    let message = format!("{error}; only a task that waits for its workers can be taken back");
+    anyhow::Error::from(error).context(message)
+}
+
 /// Takes a task back.
 pub(crate) fn cancel(
     session: &Session,
@@ -183,16 +210,10 @@ pub(crate) fn cancel(
 ) -> anyhow::Result<()> {
     let wallet = session.wallet(from)?;
     let options = sending.options(session)?;
-    let sent = session.send(&wallet, &Action::CancelTask { task }, &options)?;
-    let receipt = session
-        .client
-        .wait_applied(&sent)
-        .map_err(|error| match &error {
-            Error::Failed { failure, .. } if failure.code == "task_not_open" => {
-                anyhow::anyhow!("{error}; only a task that waits for its workers can be taken back")
-            }
-            _ => error.into(),
-        })?;
+    let sent = session
+        .send(&wallet, &Action::CancelTask { task }, &options)
+        .map_err(with_hint)?;
+    let receipt = session.client.wait_applied(&sent).map_err(with_hint)?;
     let view = session.client.task(&task, Default::default());
     let returned = view.context("the task that was cancelled")?.paid;
     let returned = returned.iter().fold(Amount::ZERO, |sum, part| {
