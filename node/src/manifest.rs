@@ -249,7 +249,11 @@ impl Manifest {
             let path = error.path().to_string();
             match path.as_str() {
                 "." => malformed(error.into_inner()),
-                _ => ManifestError::Malformed(format!("field `{path}`: {}", error.inner())),
+                _ => ManifestError::Malformed(format!(
+                    "field `{path}`: {}; {} is expected",
+                    error.inner(),
+                    shape(&path)
+                )),
             }
         })?;
         manifest.check()?;
@@ -286,6 +290,26 @@ impl Manifest {
             }
         }
         Ok(())
+    }
+}
+
+/// What stands in the field at `path`, as `output[0].type`.
+fn shape(path: &str) -> &'static str {
+    match path.split(['.', '[']).next().unwrap_or_default() {
+        "program" => "a path, as \"sum.wasm\",",
+        "input" => "a list of paths, as [\"input.bin\"],",
+        "gas_limit" | "price_per_mgas" => "a decimal number in quotes, as \"1000000\",",
+        "memory_pages" | "replicas" | "wait_max" => "a whole number, as 3,",
+        "output" => {
+            "a list of fields, as [{ \"name\": \"total\", \"type\": \"u32\" }], with types u8, u32, i32, u64, \
+             i64 and, last, bytes,"
+        }
+        "derived" => {
+            "a list of ratios of two fields of the output, as [{ \"name\": \"accuracy\", \"ratio\": \
+             [\"correct\", \"rows\"] }],"
+        }
+        "description" => "a text",
+        _ => "an object with the manifest's fields",
     }
 }
 
@@ -428,6 +452,46 @@ mod tests {
     }
 
     #[test]
+    fn a_value_of_the_wrong_shape_is_refused_with_the_right_one() {
+        let fields = r#"[{ "name": "hits", "type": "u32" }, { "name": "all", "type": "u64" },
+                   { "name": "rest", "type": "bytes" }]"#;
+        let shape = r#"a list of fields, as [{ "name": "total", "type": "u32" }]"#;
+        for (from, to, field, words) in [
+            (fields, r#"{ "hits": "u32" }"#, "field `output`", shape),
+            (fields, r#""u32""#, "field `output`", shape),
+            (fields, r#"["u32"]"#, "field `output[0]`", shape),
+            (
+                fields,
+                r#"[{ "name": "hits" }]"#,
+                "field `output[0]`",
+                shape,
+            ),
+            (r#""u32""#, "4", "field `output[0].type`", shape),
+            (
+                r#"["hits", "all"]"#,
+                r#""hits""#,
+                "field `derived[0].ratio`",
+                r#"as [{ "name": "accuracy", "ratio": ["correct", "rows"] }]"#,
+            ),
+            (
+                r#"["a", "b"]"#,
+                r#""a""#,
+                "field `input`",
+                r#"a list of paths, as ["input.bin"]"#,
+            ),
+            (
+                r#""100""#,
+                "100",
+                "field `gas_limit`",
+                r#"a decimal number in quotes, as "1000000""#,
+            ),
+        ] {
+            let text = refusal(from, to).to_string();
+            assert!(text.contains(field) && text.contains(words), "{text}");
+        }
+    }
+
+    #[test]
     fn fields_that_contradict_each_other_are_refused() {
         let twice = refusal("\"all\"", "\"hits\"");
         assert!(matches!(twice, ManifestError::Twice(name) if name == "hits"));
@@ -494,6 +558,20 @@ mod tests {
             );
             assert!(read(outside, true).is_ok(), "{outside}");
         }
+    }
+
+    #[test]
+    fn the_manifest_that_the_examples_readme_shows_is_good() {
+        let path = format!("{}/../examples/README.md", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(path).expect("the text");
+        let (_, shown) = text.split_once("```json\n").expect("a manifest");
+        let (shown, _) = shown.split_once("```").expect("its end");
+        let manifest = Manifest::parse(shown.as_bytes()).expect("good");
+        let fields = manifest
+            .output
+            .iter()
+            .map(|field| (field.name.as_str(), field.kind));
+        assert!(fields.eq([("total", Kind::U32)]), "{manifest:?}");
     }
 
     #[test]
