@@ -302,7 +302,7 @@ mod tests {
     fn a_pattern_stands_beside_an_ordinary_module_of_its_size() {
         let options = ModuleOptions {
             bytes: 16_384,
-            only: "call-chain".to_owned(),
+            only: "call-indirect".to_owned(),
             compile: true,
             threads: 2,
             block_bytes: 65_536,

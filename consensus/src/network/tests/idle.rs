@@ -132,6 +132,8 @@ async fn a_request_for_blocks_is_answered_with_none() {
 async fn a_height_is_told_without_an_offer_of_its_blocks() {
     let (idle, mut other) = connected().await;
     let mut arrivals = idle.network.arrivals();
+    // The other one may have subscribed by now, or does so later.
+    idle.network.report(Height::new(7));
     let status = {
         let told = other.next(|event| match event {
             NetworkEvent::Status(_, status) => Some(status),
