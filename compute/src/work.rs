@@ -20,7 +20,7 @@
 //! | vectors, those of [`gas::VECTOR_LONG`], floats made integers | [`VECTOR`], [`VECTOR_LONG`], [`VECTOR_CONVERSION`] |
 //! | an operator with more than [`DEEP`] operands below its own | [`DEEP_VALUE`] |
 //! | a write to a local | 1 per [`LOCALS_PER_WRITE`] locals |
-//! | an edge, besides, for each local that it hands on | see [`handed`] |
+//! | an edge, besides, for each local that it hands on | see `compute::work::handed` |
 //! | an edge, besides | 1 per [`EDGES_PER_EDGE`] edges before it in the function |
 //! | an edge, besides | values² × (1 + loops around it) / [`VALUES_SQUARED_PER_EDGE`] |
 //! | a function, one in the table besides, a type, a segment, an item of one | [`FUNCTION`], [`ESCAPING`], [`TYPE`], [`SEGMENT`], [`ELEMENT`] |
