@@ -57,7 +57,7 @@ impl Default for ModuleLimits {
             function_bytes_max: 65_536,
             locals_max: 512,
             loops_max: 256,
-            function_work_max: 1_500_000,
+            function_work_max: 1_750_000,
             work_base: 250_000,
             work_per_byte: 25,
             globals_max: 1_024,

@@ -16,7 +16,7 @@
 //! | `memory.fill`, `memory.copy`, `memory.grow`, besides their edge | [`BULK`] |
 //! | memory accesses | [`ACCESS`] |
 //! | floating-point arithmetic | [`FLOAT`] |
-//! | divisions, conversions that may trap, minimum and maximum of floats | [`LONG`] |
+//! | divisions, conversions that may trap or change the width of a float, rounding, minimum and maximum of floats | [`LONG`] |
 //! | vectors, those of [`gas::VECTOR_LONG`], floats made integers | [`VECTOR`], [`VECTOR_LONG`], [`VECTOR_CONVERSION`] |
 //! | an operator with more than [`DEEP`] operands below its own | [`DEEP_VALUE`] |
 //! | a write to a local | 1 per [`LOCALS_PER_WRITE`] locals |
@@ -58,7 +58,8 @@ pub const BULK: u64 = 120;
 pub const ACCESS: u64 = 45;
 /// Of floating-point arithmetic: its result is made canonical.
 pub const FLOAT: u64 = 90;
-/// Of the smaller or larger of two floats, and of divisions and conversions that may trap.
+/// Of the smaller or larger of two floats, of rounding one and of changing its width, and of divisions and
+/// conversions that may trap.
 pub const LONG: u64 = 110;
 /// Of a vector operator.
 pub const VECTOR: u64 = 45;
@@ -69,13 +70,13 @@ pub const VECTOR_CONVERSION: u64 = 160;
 /// Operands below an operator's own that are not counted.
 pub const DEEP: u64 = 12;
 /// Of an operator above more operands than that: each of them waits in memory.
-pub const DEEP_VALUE: u64 = 160;
+pub const DEEP_VALUE: u64 = 195;
 /// Locals that add one to the weight of each write to one of them.
 pub const LOCALS_PER_WRITE: u64 = 16;
 /// The square of the values at an edge is divided by this and added to the edge's weight.
-pub const VALUES_SQUARED_PER_EDGE: u64 = 128;
+pub const VALUES_SQUARED_PER_EDGE: u64 = 112;
 /// Of a function: its entry, its frame, its place in the module.
-pub const FUNCTION: u64 = 330;
+pub const FUNCTION: u64 = 380;
 /// Of a function in the table, besides: it can be called from outside.
 pub const ESCAPING: u64 = 600;
 /// Of a type.
@@ -195,7 +196,20 @@ fn weight(operator: &Operator<'_>) -> u64 {
             | Operator::MemoryCopy { .. }
             | Operator::MemoryGrow { .. } => EDGE + BULK,
             Operator::GlobalGet { .. } | Operator::GlobalSet { .. } => 0,
-            Operator::F32Min | Operator::F32Max | Operator::F64Min | Operator::F64Max => LONG,
+            Operator::F32Min
+            | Operator::F32Max
+            | Operator::F64Min
+            | Operator::F64Max
+            | Operator::F32Ceil
+            | Operator::F32Floor
+            | Operator::F32Trunc
+            | Operator::F32Nearest
+            | Operator::F64Ceil
+            | Operator::F64Floor
+            | Operator::F64Trunc
+            | Operator::F64Nearest
+            | Operator::F32DemoteF64
+            | Operator::F64PromoteF32 => LONG,
             Operator::I32x4TruncSatF32x4S
             | Operator::I32x4TruncSatF32x4U
             | Operator::I32x4TruncSatF64x2SZero

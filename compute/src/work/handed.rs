@@ -16,6 +16,10 @@ const HANDED: u64 = 4;
 /// A local that is handed on with others weighs one more for each, up to so many: what finds no register is
 /// moved through memory.
 const COMPANY_MAX: u64 = 24;
+/// Beyond that, so many others add one to the weight of each: compilers are not linear in them.
+const COMPANY_STEP: u64 = 16;
+/// Operators with an edge to the same label that double what each of them hands on.
+const WAYS: u64 = 256;
 /// Blocks around a label that double what it hands on: each of them hands it on again.
 const DEPTH: u64 = 40;
 /// Targets of a table that double what each of them hands on: compilers compare them with each other.
@@ -197,7 +201,7 @@ impl Handed {
             return 0;
         }
         let edges = block.edges + through;
-        self.meet(block.parted, edges);
+        self.meet(block.parted, edges, block.ways);
         u64::from(block.has_result) * edges * HANDED
     }
 
@@ -206,14 +210,14 @@ impl Handed {
         if block.edges == 0 {
             return 0;
         }
-        self.meet(block.opened, block.edges + 1);
+        self.meet(block.opened, block.edges + 1, block.ways);
         let read_inside = |local: &&mut Local| local.read > block.opened;
         let inside = self.locals.iter_mut().filter(read_inside);
         inside.map(|local| core::mem::take(&mut local.owes)).sum()
     }
 
-    /// So many edges meet here whose ways have parted since that time.
-    fn meet(&mut self, parted: u32, edges: u64) {
+    /// So many edges of so many operators meet here; their ways have parted since that time.
+    fn meet(&mut self, parted: u32, edges: u64, ways: u64) {
         if self.last_write <= parted {
             return;
         }
@@ -223,8 +227,10 @@ impl Handed {
         if company == 0 {
             return;
         }
-        let each = HANDED + (company as u64).min(COMPANY_MAX);
-        let owed = edges * each * (DEPTH + depth as u64) / DEPTH;
+        let company = company as u64;
+        let each = HANDED + company.min(COMPANY_MAX) + company / COMPANY_STEP;
+        let around = edges * each * (DEPTH + depth as u64) / DEPTH;
+        let owed = around * (WAYS + ways) / WAYS;
         for local in self.locals.iter_mut().filter(|local| differs(local)) {
             local.owes += owed;
             local.since = now;
