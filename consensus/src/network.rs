@@ -2,13 +2,17 @@
 //!
 //! ```text
 //! network ──events──▶ consensus, sync           (unchanged)
-//!         ──events──▶ Watch ──▶ heights of peers, messages under our own key
-//!                     Watch ──▶ network             (an empty answer while no engine serves)
+//!         ──events──▶ Tap ──▶ heights of peers
+//!                     Tap ──▶ network               (an empty answer while no engine serves)
+//!                     Tap ──bounded──▶ Watch        (messages under our own key)
 //! engine ──messages, parts──▶ Outgoing ──▶ network     (unsigned messages are dropped; all, once the signer is revoked)
 //! ```
 //!
 //! The network outlives the engines that use it: a node becomes a validator by starting another
 //! engine, without losing its peers.
+
+mod candidates;
+mod tap;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,24 +24,21 @@ use arc_malachitebft_app_channel::app::metrics::SharedRegistry;
 use arc_malachitebft_app_channel::spawn::spawn_network_actor;
 use arc_malachitebft_app_channel::{NetworkIdentity, NetworkMsg as AppNetworkMsg};
 use arc_malachitebft_core_consensus::{LivenessMsg, SignedConsensusMsg};
-use arc_malachitebft_engine::network::{Msg, NetworkEvent, NetworkRef, Status};
+use arc_malachitebft_engine::network::{Msg, NetworkRef, Status};
 use arc_malachitebft_peer::PeerId;
-use arc_malachitebft_sync::{Request, Response, ValueResponse};
 use async_trait::async_trait;
-use proofmill_chain::types::hash::Hash;
 use proofmill_chain::types::units::Height;
-use proofmill_signer::Signer as _;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{mpsc, watch};
 
+pub(crate) use self::tap::Own;
+use self::tap::{Tap, Wake};
 use crate::caught_up::{Peers, Standing};
 use crate::codec::WireCodec;
 use crate::context::{self, Chain};
 use crate::engine::EngineError;
-use crate::observer::bytes_of;
 use crate::revocable::Revocable;
-use crate::sightings::sightings_of;
-use crate::signing::{UNSIGNED, is_valid};
+use crate::signing::UNSIGNED;
 
 /// How long the network may take to stop.
 const STOP_WAIT: Duration = Duration::from_secs(5);
@@ -45,17 +46,10 @@ const STOP_WAIT: Duration = Duration::from_secs(5);
 /// Parts of blocks that wait for the network: it takes each at once.
 const PARTS_MAX: usize = 1;
 
-/// Whose messages are recognised.
-#[derive(Clone)]
-pub(crate) struct Own {
-    pub(crate) chain: Hash,
-    pub(crate) signer: Arc<Revocable>,
-}
-
 /// A running network.
 pub(crate) struct Network {
     actor: NetworkRef<Chain>,
-    watch: ActorRef<Event>,
+    watch: ActorRef<Wake>,
     shared: Arc<Shared>,
 }
 
@@ -105,12 +99,12 @@ impl Network {
             is_serving: AtomicBool::new(false),
             foreign: watch::Sender::new(None),
         });
-        let arguments = (own, Arc::clone(&shared), actor.clone());
-        let (watch, _) = Actor::spawn(None, Watch, arguments)
+        let tap = Tap::start(own, Arc::clone(&shared), actor.clone())
             .await
             .map_err(|error| start(&error))?;
+        let watch = tap.watch();
         actor
-            .cast(Msg::Subscribe(Box::new(watch.clone())))
+            .cast(Msg::Subscribe(Box::new(tap)))
             .map_err(|error| start(&error))?;
         Ok(Self {
             actor,
@@ -212,113 +206,6 @@ fn configured(node: &impl NodeConfig) -> BTreeSet<PeerId> {
         name.parse().ok()
     });
     names.collect()
-}
-
-/// An event of the network, as the watching actor gets it.
-#[derive(Debug)]
-pub(crate) struct Event(pub(crate) NetworkEvent<Chain>);
-
-impl From<NetworkEvent<Chain>> for Event {
-    fn from(event: NetworkEvent<Chain>) -> Self {
-        Self(event)
-    }
-}
-
-/// Watches what the peers send.
-struct Watch;
-
-#[async_trait]
-impl Actor for Watch {
-    type Msg = Event;
-    type State = (Option<Own>, Arc<Shared>, NetworkRef<Chain>);
-    type Arguments = Self::State;
-
-    async fn pre_start(
-        &self,
-        _: ActorRef<Event>,
-        state: Self::State,
-    ) -> Result<Self::State, ActorProcessingErr> {
-        Ok(state)
-    }
-
-    async fn handle(
-        &self,
-        _: ActorRef<Event>,
-        Event(event): Event,
-        (own, shared, network): &mut Self::State,
-    ) -> Result<(), ActorProcessingErr> {
-        let now = Instant::now();
-        match &event {
-            NetworkEvent::PeerConnected(peer) => shared.peers(|peers| peers.connected(*peer, now)),
-            NetworkEvent::PeerDisconnected(peer) => shared.peers(|peers| peers.disconnected(peer)),
-            NetworkEvent::Status(peer, status) => {
-                shared.peers(|peers| peers.reported(*peer, status.tip_height.0, now));
-            }
-            NetworkEvent::SyncResponse(_, peer, Some(Response::ValueResponse(response))) => {
-                if let Some(last) = response.values.last() {
-                    let last = last.certificate.height.0;
-                    shared.peers(|peers| peers.sent(peer, last, now));
-                }
-            }
-            // Only from here on does a message of ours reach it.
-            NetworkEvent::PeerSubscribed(..) => {
-                shared.joined.send_replace(());
-            }
-            NetworkEvent::SyncRequest(id, _, Request::ValueRequest(request))
-                if !shared.is_serving.load(Ordering::Relaxed) =>
-            {
-                let nothing = ValueResponse::new(*request.range.start(), Vec::new());
-                let nothing = Response::ValueResponse(nothing);
-                // An error means that the network is stopping.
-                network
-                    .cast(Msg::OutgoingResponse(id.clone(), nothing))
-                    .ok();
-            }
-            _ => {}
-        }
-        if let Some(own) = own
-            && let Some(error) = own.watch(&event)
-        {
-            tracing::error!("{error}");
-            shared.foreign.send_replace(Some(error));
-        }
-        Ok(())
-    }
-}
-
-impl Own {
-    /// Revokes the signer when an event has a message of another process that uses its key; gives what
-    /// is to be said then, once.
-    fn watch(&self, event: &NetworkEvent<Chain>) -> Option<EngineError> {
-        if self.signer.is_revoked() {
-            return None;
-        }
-        let (peer, what) = self.foreign(event)?;
-        // Before anybody is told: the engines that sign take a while to end.
-        self.signer.revoke(format_args!(
-            "another process signs with this validator's key: {what}"
-        ));
-        Some(EngineError::Foreign {
-            peer: peer.to_string(),
-            what,
-        })
-    }
-
-    /// The first message of an event that names our key and is not ours, when its signature is.
-    ///
-    /// One signature is verified, however many the event has: with one that is none, a certificate is
-    /// worthless as a whole, and so are the blocks that an answer has above such a certificate.
-    fn foreign(&self, event: &NetworkEvent<Chain>) -> Option<(PeerId, String)> {
-        let me = self.signer.key();
-        let (peer, mut mine) = sightings_of(event, me)?;
-        let (seen, foreign) = mine.find_map(|seen| {
-            let foreign = self.signer.foreign(&seen.sighting)?;
-            Some((seen, foreign))
-        })?;
-        // Only what verifies: nobody else can stop this node with a message.
-        let bytes = bytes_of(&self.chain, &me, &seen.sighting);
-        is_valid(&me, &bytes, &seen.signature).then(|| (peer, foreign.to_string()))
-    }
 }
 
 /// Passes an engine's messages on, but for those that the signer refused: the engine publishes them

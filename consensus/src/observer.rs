@@ -17,7 +17,6 @@ use crate::codec::WireCodec;
 use crate::context::{self, Chain};
 use crate::core::{Part, announcement_bytes};
 use crate::engine::{EngineError, NetworkConfig, keypair, node_of};
-use crate::network::Event;
 use crate::sightings::{Seen, sightings};
 use crate::signing::is_valid;
 
@@ -99,6 +98,16 @@ impl Observer {
         self.listening.stop(None);
         // Whatever it does, it has no state to lose.
         let _ = self.network.stop_and_wait(None, None).await;
+    }
+}
+
+/// An event of the network, as a listening actor gets it.
+#[derive(Debug)]
+pub(crate) struct Event(pub(crate) NetworkEvent<Chain>);
+
+impl From<NetworkEvent<Chain>> for Event {
+    fn from(event: NetworkEvent<Chain>) -> Self {
+        Self(event)
     }
 }
 

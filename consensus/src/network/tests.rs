@@ -1,5 +1,6 @@
 //! What a node does from the moment on at which another process is heard to sign with its key.
 
+mod flood;
 mod idle;
 mod parts;
 
@@ -24,9 +25,10 @@ use proofmill_signer::{
     Announcement, BeaconInput, GuardFile, LocalSigner, PeerProof, Proposal, Record, SignError,
     Signed, Signer, Vote, vote_bytes,
 };
-use tokio::sync::watch;
+use tokio::sync::watch as channels;
 
 use super::Own;
+use super::candidates::Candidate;
 use crate::context::{self, Address, Chain};
 use crate::engine::EngineError;
 use crate::revocable::Revocable;
@@ -129,28 +131,33 @@ fn own(signer: Arc<dyn Signer>) -> Own {
     }
 }
 
+/// What an event brings about once its turn has come.
+fn watch(own: &Own, event: &NetworkEvent<Chain>) -> Option<EngineError> {
+    own.watch(&Candidate::of(event, own.signer.key())?)
+}
+
 #[tokio::test]
 async fn from_the_first_foreign_message_on_nothing_is_signed() {
     let place = tempfile::tempdir().expect("a directory");
     let own = own(local(place.path()));
     let engine = EngineSigner {
         signer: Arc::<Revocable>::clone(&own.signer),
-        broken: watch::Sender::new(None),
+        broken: channels::Sender::new(None),
     };
     let first = vote(1, None);
     let ours = own.signer.sign_vote(&first).expect("nobody else signs");
     // Our own vote, and one whose signature is made up.
-    assert_eq!(own.watch(&heard(&first, true)), None);
-    assert_eq!(own.watch(&heard(&vote(5, None), false)), None);
+    assert_eq!(watch(&own, &heard(&first, true)), None);
+    assert_eq!(watch(&own, &heard(&vote(5, None), false)), None);
     assert!(!own.signer.is_revoked());
-    let error = own.watch(&heard(&vote(5, None), true));
+    let error = watch(&own, &heard(&vote(5, None), true));
     assert!(
         matches!(error, Some(EngineError::Foreign { .. })),
         "{error:?}"
     );
     assert!(own.signer.is_revoked());
     // It is said once.
-    assert_eq!(own.watch(&heard(&vote(5, None), true)), None);
+    assert_eq!(watch(&own, &heard(&vote(5, None), true)), None);
     // Not even what was signed before is given out again.
     for asked in [first, vote(2, None)] {
         let refused = own.signer.sign_vote(&asked);
@@ -172,10 +179,10 @@ fn in_a_certificate_the_first_signature_under_our_key_is_the_only_one_looked_at(
     let [made_up, foreign] = [false, true].map(|signed| signature(&vote(5, None), signed));
     // Such a certificate is valid for nobody, so no honest peer sends it.
     let flood = std::iter::repeat_n((me, made_up), 511).chain([(me, foreign)]);
-    assert_eq!(own.watch(&certified(flood)), None);
+    assert_eq!(watch(&own, &certified(flood)), None);
     assert!(!own.signer.is_revoked());
     let honest = [(other, made_up), (me, foreign)];
-    assert!(own.watch(&certified(honest)).is_some());
+    assert!(watch(&own, &certified(honest)).is_some());
 }
 
 #[test]
@@ -184,12 +191,12 @@ fn in_an_answer_one_signature_is_verified_that_the_guard_does_not_have() {
     let own = own(local(place.path()));
     // The blocks above a certificate that is none are worthless.
     let flood = (1..64).map(|height| (height, false)).chain([(64, true)]);
-    assert_eq!(own.watch(&answer(flood)), None);
+    assert_eq!(watch(&own, &answer(flood)), None);
     assert!(!own.signer.is_revoked());
     // What the guard knows of is no reason not to look further.
     own.signer.sign_vote(&vote(3, None)).expect("signed");
     let behind = [(1, true), (2, true), (4, true)];
-    let error = own.watch(&answer(behind));
+    let error = watch(&own, &answer(behind));
     let Some(EngineError::Foreign { what, .. }) = error else {
         panic!("{error:?}");
     };
@@ -249,7 +256,7 @@ fn what_is_being_signed_when_a_foreign_message_comes_is_not_given_out() {
     let signer = Arc::clone(&own.signer);
     let signing = std::thread::spawn(move || signer.sign_vote(&vote(1, None)));
     has_begun.recv().expect("it is being signed");
-    assert!(own.watch(&heard(&vote(5, None), true)).is_some());
+    assert!(watch(&own, &heard(&vote(5, None), true)).is_some());
     go_on.send(()).expect("it waits");
     let refused = signing.join().expect("no panic");
     assert!(

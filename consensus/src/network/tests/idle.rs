@@ -10,9 +10,10 @@ use proofmill_chain::types::units::Height;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::mpsc;
 
-use super::super::{Event, Network};
+use super::super::Network;
 use crate::context::{self, Chain};
 use crate::engine::{NetworkConfig, keypair, node_of};
+use crate::observer::Event;
 
 /// Far more than anything here takes, the engine's time-out of a request included.
 const PATIENCE: Duration = Duration::from_secs(60);
