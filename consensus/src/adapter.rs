@@ -32,6 +32,8 @@ use tokio::task::{AbortHandle, JoinError, JoinSet};
 use crate::application::Application;
 use crate::context::{self, Chain};
 use crate::core::{Core, CoreConfig, Event, Now, Ticket, Timer};
+use crate::engine::EngineError;
+use crate::network::Own;
 use crate::revocable::Revocable;
 use crate::signing::FOLLOWER;
 
@@ -44,6 +46,9 @@ pub(crate) struct AdapterParts {
     pub(crate) chain: Hash,
     /// Signs announcements; an engine without one never proposes.
     pub(crate) signer: Option<Arc<Revocable>>,
+    /// Whose signatures in certificates are compared with the guard, also while an engine only follows,
+    /// and where a foreign one is reported.
+    pub(crate) own: Option<(Own, watch::Sender<Option<EngineError>>)>,
     pub(crate) timeouts: LinearTimeouts,
     pub(crate) block_bytes_max: usize,
     pub(crate) network: mpsc::Sender<NetworkMsg<Chain>>,

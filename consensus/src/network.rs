@@ -31,7 +31,7 @@ use proofmill_chain::types::units::Height;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{mpsc, watch};
 
-pub(crate) use self::tap::Own;
+pub(crate) use self::tap::{Own, report};
 use self::tap::{Tap, Wake};
 use crate::caught_up::{Peers, Standing};
 use crate::codec::WireCodec;
@@ -162,6 +162,11 @@ impl Network {
             Some(error) => error,
             None => std::future::pending().await,
         }
+    }
+
+    /// Where whoever else finds that another process signs with our key says so.
+    pub(crate) fn reports(&self) -> watch::Sender<Option<EngineError>> {
+        self.shared.foreign.clone()
     }
 
     pub(crate) async fn stop(self) {

@@ -22,6 +22,7 @@ use crate::core::{
     Announcement, Answer, Command, Event, Job, Loaded, PartMessage, Stored, SyncOutcome, Ticket,
     Timer, Verdict, split,
 };
+use crate::network::report;
 use crate::undecided::UndecidedProposal;
 use crate::wire::{self, DECIDED_MAX};
 
@@ -77,7 +78,17 @@ impl Adapter {
                 bytes,
             } => self.publish(serving, &announcement, signature, &bytes),
             Command::Commit { certificate, bytes } => {
-                tasks.spawn(async move { Some(commit(app, certificate, bytes).await) });
+                let own = self.parts.own.clone();
+                tasks.spawn(async move {
+                    // Before the head rises: at the next height the key may be used.
+                    if let Some((own, reports)) = own
+                        && let Some(error) = own.compare(&certificate)
+                    {
+                        tracing::error!("{error}");
+                        report(&reports, error);
+                    }
+                    Some(commit(app, certificate, bytes).await)
+                });
             }
             Command::AwaitNextHeight { height } => {
                 let wait = tasks.spawn(async move {

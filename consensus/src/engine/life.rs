@@ -205,6 +205,12 @@ impl Life {
         }
     }
 
+    /// Compares the certificates of committed blocks with the guard.
+    fn own(&self) -> Option<(Own, watch::Sender<Option<EngineError>>)> {
+        let (chain, signer) = (self.chain, self.signer.clone()?);
+        Some((Own { chain, signer }, self.network.reports()))
+    }
+
     async fn head(&self) -> Result<Height, EngineError> {
         let app = Arc::clone(&self.app);
         blocking(move || app.head()).await
@@ -271,6 +277,7 @@ impl Life {
             app: Arc::clone(&self.app),
             chain: self.chain,
             signer: signer.clone(),
+            own: self.own(),
             timeouts: self.config.timeouts.into(),
             block_bytes_max: self.config.max_block_bytes,
             network,

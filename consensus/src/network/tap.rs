@@ -13,9 +13,12 @@ use arc_malachitebft_engine::network::{Msg, NetworkEvent, NetworkRef, Subscriber
 use arc_malachitebft_engine::util::output_port::{OutputPort, OutputPortSubscriberTrait};
 use arc_malachitebft_sync::{Request, Response, ValueResponse};
 use async_trait::async_trait;
+use proofmill_chain::finality::VoteKind;
+use proofmill_chain::types::block::Certificate;
 use proofmill_chain::types::hash::{AccountId, Hash};
-use proofmill_signer::Signer as _;
+use proofmill_signer::{Sighting, Signer as _};
 use ractor::{Actor, ActorProcessingErr, ActorRef, SpawnErr};
+use tokio::sync::watch;
 
 use super::Shared;
 use super::candidates::{Candidate, Candidates};
@@ -148,6 +151,15 @@ impl OutputPortSubscriberTrait<NetworkEvent<Chain>> for Tap {
     }
 }
 
+/// Has the engines end; the first reason stays.
+pub(crate) fn report(foreign: &watch::Sender<Option<EngineError>>, error: EngineError) {
+    foreign.send_if_modified(|known| {
+        let first = known.is_none();
+        known.get_or_insert(error);
+        first
+    });
+}
+
 /// Verifies the candidates, one per message that it gets.
 struct Watch;
 
@@ -189,7 +201,7 @@ impl Actor for Watch {
         let foreign = watching.own.as_ref().and_then(|own| own.watch(&candidate));
         if let Some(error) = foreign {
             tracing::error!("{error}");
-            watching.shared.foreign.send_replace(Some(error));
+            report(&watching.shared.foreign, error);
         }
         // A message of its own for each, so that a stop comes in between.
         // An error means that this actor is stopping.
@@ -214,6 +226,31 @@ impl Own {
             peer: candidate.peer.to_string(),
             what,
         })
+    }
+
+    /// Revokes the signer when a certificate has our key's signature and the guard does not; gives what is
+    /// to be said then, once.
+    pub(crate) fn compare(&self, certificate: &Certificate) -> Option<EngineError> {
+        let me = self.signer.key();
+        let mut signatures = certificate.signatures.iter();
+        let ours = signatures.find(|signed| signed.validator == me)?;
+        let sighting = Sighting::Vote {
+            kind: VoteKind::Precommit,
+            height: certificate.height,
+            round: certificate.round,
+            block: Some(certificate.block),
+        };
+        let what = self.signer.foreign(&sighting)?;
+        let bytes = bytes_of(&self.chain, &me, &sighting);
+        if self.signer.is_revoked() || !is_valid(&me, &bytes, &ours.signature) {
+            return None;
+        }
+        self.signer.revoke(format_args!(
+            "another process signs with this validator's key: {what}"
+        ));
+        Some(EngineError::OldGuard(format!(
+            "the certificate of a committed block has a {what} that it does not hold"
+        )))
     }
 
     /// The first message that is not ours, when its signature is.

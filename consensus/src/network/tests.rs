@@ -18,7 +18,7 @@ use arc_malachitebft_sync::{OutboundRequestId, RawDecidedValue, Response, ValueR
 use bytes::Bytes;
 use proofmill_chain::crypto::sign::SecretKey;
 use proofmill_chain::finality::VoteKind;
-use proofmill_chain::types::block::Header;
+use proofmill_chain::types::block::{Certificate, CommitSignature, Header};
 use proofmill_chain::types::hash::{AccountId, Hash, Signature, VrfOutput, VrfProof};
 use proofmill_chain::types::units::{Height, Round};
 use proofmill_signer::{
@@ -263,4 +263,42 @@ fn what_is_being_signed_when_a_foreign_message_comes_is_not_given_out() {
         matches!(refused, Err(SignError::Unavailable(_))),
         "{refused:?}"
     );
+}
+
+/// The certificate of a height, with our precommit, signed or made up.
+fn certificate(height: u64, signed: bool) -> Certificate {
+    let block = Hash::new([3; 32]);
+    let precommit = Vote {
+        kind: VoteKind::Precommit,
+        ..vote(height, Some(block))
+    };
+    Certificate {
+        height: precommit.height,
+        round: precommit.round,
+        block,
+        signatures: vec![CommitSignature {
+            validator: key().public(),
+            signature: signature(&precommit, signed),
+        }],
+    }
+}
+
+#[test]
+fn a_committed_certificate_is_compared_with_the_guard() {
+    let place = tempfile::tempdir().expect("a directory");
+    let own = own(local(place.path()));
+    let precommit = Vote {
+        kind: VoteKind::Precommit,
+        ..vote(3, Some(Hash::new([3; 32])))
+    };
+    own.signer.sign_vote(&precommit).expect("nobody else signs");
+    // Below the guard, our own, and one whose signature is made up.
+    for (height, signed) in [(2, true), (3, true), (4, false)] {
+        assert_eq!(own.compare(&certificate(height, signed)), None);
+    }
+    assert!(own.signer.sign_vote(&vote(4, None)).is_ok());
+    let error = own.compare(&certificate(5, true));
+    assert!(matches!(error, Some(EngineError::OldGuard(_))), "{error:?}");
+    // The height after it has not begun, and nothing is signed there.
+    assert!(own.signer.sign_vote(&vote(6, None)).is_err());
 }
