@@ -158,7 +158,7 @@ pub async fn run(
         }
         reason = engine.trouble() => Err(stopped_by(reason)),
         full = disk_full(&home) => Err(anyhow::Error::new(full)),
-        ended = handle.stopped() => match ended {
+        ended = handle.ending() => match ended {
             Ok(()) => bail_with("consensus ended without being asked to"),
             Err(error) => Err(engine.trouble().now_or_never().map_or_else(|| error.into(), stopped_by)),
         },
@@ -168,15 +168,26 @@ pub async fn run(
             Err(error) => Err(anyhow::Error::new(error).context("the front end died")),
         },
     };
+    // Nobody has asked, so nobody else bounds this end.
+    if let Err(error) = &outcome
+        && let Err(refused) = stop::end_within(stop::NODE_STOP_WITHIN, Exit::of(error))
+    {
+        tracing::warn!(%refused, "no thread that bounds the end");
+    }
     // Clients first, then the votes, then the network; the store closes when the last user goes.
     close_rpc.send_replace(true);
+    stop::awaits("consensus");
     handle.stop().await;
+    stop::awaits("gossip");
     gossip.stop().await;
+    stop::awaits("the JSON-RPC server");
     if !serving.is_finished() {
         // The server bounds its own shutdown; whatever it answers, the node is going.
         let _ = serving.await;
     }
+    stop::awaits("the admission of transactions");
     let _ = admitting.await;
+    stop::awaits("the database");
     match &outcome {
         Ok(()) => tracing::info!(height = %engine.store().head().height, "stopped"),
         Err(error) => tracing::error!("the node stops: {error:#}"),

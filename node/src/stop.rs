@@ -1,11 +1,13 @@
 //! What asks a process to stop: SIGTERM, SIGINT, SIGHUP, or the end of the process that started it.
 //!
 //! The first request asks. The process ends at once when a second signal comes, or when it has not
-//! stopped in order within its time: a thread of its own sees to that, whatever the others do.
+//! stopped in order within its time: a thread of its own sees to that, whatever the others do. That thread
+//! writes nothing itself: a terminal or pipe that nobody reads may hold up whoever writes to it.
 //! Ending at once loses nothing that was acknowledged, since each such write is synced.
 
 use std::ffi::c_int;
 use std::io::{self, Read as _};
+use std::sync::{Mutex, PoisonError, mpsc as std_mpsc};
 use std::time::Duration;
 
 use futures::future::select_all;
@@ -25,6 +27,45 @@ pub const NODE_STOP_WITHIN: Duration = Duration::from_secs(3);
 pub const WORKER_STOP_WITHIN: Duration = Duration::from_millis(500);
 /// A devnet's, with all its processes.
 pub const DEVNET_STOP_WITHIN: Duration = Duration::from_millis(4_800);
+
+/// What a process that stops waits for.
+static AWAITED: Mutex<&str> = Mutex::new("its start");
+
+/// Notes what the process waits for from now on, for the line of an end that comes late.
+pub fn awaits(part: &'static str) {
+    *AWAITED.lock().unwrap_or_else(PoisonError::into_inner) = part;
+}
+
+fn awaited() -> &'static str {
+    *AWAITED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Ends the process when it has not ended within `within`, whatever its parts do: with the exit status
+/// `late` and a line that names the part that has not stopped. That line has half of what is left of
+/// [`STOP_WITHIN_MAX`].
+///
+/// # Errors
+/// When the system refuses to start a thread.
+pub fn end_within(within: Duration, late: Exit) -> io::Result<()> {
+    std::thread::Builder::new()
+        .name("deadline".into())
+        .spawn(move || keep_deadline(within, late))?;
+    Ok(())
+}
+
+fn keep_deadline(within: Duration, late: Exit) {
+    std::thread::sleep(within);
+    let (tell, told) = std_mpsc::channel();
+    let telling = std::thread::Builder::new().spawn(move || {
+        tell_late(within, late);
+        // Nobody listens only when the process ends already.
+        let _ = tell.send(());
+    });
+    // Without the thread there is no line.
+    drop(telling);
+    let _ = told.recv_timeout(STOP_WITHIN_MAX.saturating_sub(within) / 2);
+    end(late.code().into());
+}
 
 /// What is to be done about requests.
 #[derive(Clone, Copy, Debug)]
@@ -85,14 +126,18 @@ fn listen(
     rules: Rules,
 ) {
     runtime.block_on(async {
-        tokio::select! {
-            kind = next(&mut signals) => {
-                tracing::info!(signal = kind.as_raw_value(), "asked to stop");
-            }
-            Some(()) = parent.recv() => tracing::info!("the parent process is gone: stopping"),
-        }
+        let kind = tokio::select! {
+            kind = next(&mut signals) => Some(kind),
+            Some(()) = parent.recv() => None,
+        };
+        // Before anything is written, which may take for ever.
+        let is_bounded = end_within(rules.within, rules.late).is_ok();
         telemetry::expect_end();
         stop.send_replace(true);
+        match kind {
+            Some(kind) => tracing::info!(signal = kind.as_raw_value(), "asked to stop"),
+            None => tracing::info!("the parent process is gone: stopping"),
+        }
         tokio::select! {
             kind = next(&mut signals) => {
                 tracing::warn!("asked to stop a second time: stopping at once");
@@ -100,7 +145,11 @@ fn listen(
                 telemetry::close();
                 end(code);
             }
-            () = tokio::time::sleep(rules.within) => late(rules),
+            // Without a thread of its own for the deadline, this one keeps it.
+            () = tokio::time::sleep(rules.within), if !is_bounded => {
+                tell_late(rules.within, rules.late);
+                end(rules.late.code().into());
+            }
         }
     });
 }
@@ -119,16 +168,18 @@ async fn next(signals: &mut [(SignalKind, Signal)]) -> SignalKind {
     select_all(each).await.0
 }
 
-fn late(rules: Rules) -> ! {
-    if rules.late != Exit::Success {
+fn tell_late(within: Duration, late: Exit) {
+    if late != Exit::Success {
         let line = format!(
-            "not stopped in order within {} ms: ending now; nothing that was acknowledged is lost",
-            rules.within.as_millis()
+            "not stopped in order within {} ms, waiting for {}: ending now; nothing that was acknowledged \
+             is lost",
+            within.as_millis(),
+            awaited()
         );
         tracing::warn!("{line}");
         out::note(&line);
     }
-    leave(rules.late)
+    telemetry::close();
 }
 
 /// Ends the process at once, after the lines of its log are written. For when a thread is at work that

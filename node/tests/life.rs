@@ -5,10 +5,11 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use proofmill_node::devnet::Ready;
@@ -21,6 +22,9 @@ use support::{
 
 /// What one process may need beyond its time when the machine gives the processor to others.
 const BUSY: Duration = Duration::from_secs(3);
+
+/// What a new pipe holds (pipe(7)).
+const PIPE_BYTES: usize = 64 << 10;
 
 fn status(exit: Exit) -> Option<i32> {
     Some(exit.code().into())
@@ -151,6 +155,43 @@ fn a_second_signal_ends_at_once() {
     let terminated = 128 + Signal::TERM.as_raw();
     let code = ended.code().expect("it ended by itself");
     assert!([0, interrupted, terminated].contains(&code), "{ended}");
+}
+
+/// A process that is killed with the test.
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        // It has ended already unless the test failed.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_node_whose_messages_nobody_reads_ends_in_time() {
+    let place = tempfile::tempdir().expect("a directory");
+    let home = place.path().join("home");
+    init(&home);
+    // A full pipe holds up whoever writes to it.
+    let (unread, mut full) = std::io::pipe().expect("a pipe");
+    full.write_all(&[b'\n'; PIPE_BYTES]).expect("it has room");
+    let mut start = start(&home);
+    start.arg("--log-stderr").stdin(Stdio::null());
+    start.stdout(Stdio::null()).stderr(full);
+    let mut node = Killed(start.spawn().expect("it starts"));
+    let log = home.join("logs/node.log");
+    support::within(PATIENCE, "it hears signals and writes", || {
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        text.contains("starting").then_some(())
+    });
+    let pid = Pid::from_raw(i32::try_from(node.0.id()).expect("an id")).expect("an id");
+    kill_process(pid, Signal::TERM).expect("it runs");
+    let ended = support::within(STOP_WITHIN_MAX + BUSY, "it ends", || {
+        node.0.try_wait().expect("a child of this process")
+    });
+    assert_eq!(ended.code(), status(Exit::Late), "{ended}");
+    drop(unread);
 }
 
 #[test]
