@@ -13,7 +13,8 @@
 //!
 //! ```text
 //! parts ─▶ announcement: size, height, round, turn, signature      before anything is kept
-//!       ─▶ whole block ─Inspect─▶ bytes have the announced hash     a mismatch is the sender's fault
+//!       ─▶ each part has the hash that was announced for it         a mismatch is the sender's fault
+//!       ─▶ whole block ─Inspect─▶ bytes have the announced hash     a mismatch is the proposer's fault
 //!       ─▶ held until its parent is committed, its round has begun and its time has come
 //!       ─Judge─▶ verdict, kept under the hash that the bytes have
 //!       ─Store─▶ durable ─HandOver─▶ engine
@@ -55,18 +56,20 @@ pub use self::api::{
 };
 pub use self::offenders::OFFENDERS_PER_HEIGHT_MAX;
 use self::offenders::Offenders;
-pub use self::part::{Announcement, PART_BYTES, Part, PartMessage, announcement_bytes, split};
+pub use self::part::{
+    Announcement, PART_BYTES, PARTS_MAX, Part, PartMessage, announcement_bytes, parts_root, split,
+};
 pub use self::proposals::BLOCKS_IN_MEMORY_MAX;
 use self::proposals::{Proposals, Turn};
 pub use self::receive::{
-    CLOCK_DRIFT_MS_MAX, HEIGHTS_AHEAD_MAX, INSPECTIONS_MAX, INSPECTIONS_PER_PUBLISHER_MAX,
-    INSPECTIONS_PER_VALIDATOR_MAX, JUDGING_MAX, ROUNDS_AHEAD_MAX,
+    CLOCK_DRIFT_MS_MAX, HEIGHTS_AHEAD_MAX, INSPECTIONS_MAX, INSPECTIONS_PER_VALIDATOR_MAX,
+    JUDGING_MAX, ROUNDS_AHEAD_MAX,
 };
 use self::skew::Clocks;
 use self::streams::Streams;
 pub use self::streams::{
     CLOSED_MAX, COLLECTED_BLOCKS_MAX, COLLECTED_PER_VALIDATOR_MAX, STREAMS_MAX,
-    STREAMS_PER_PUBLISHER_MAX, STREAMS_PER_VALIDATOR_MAX,
+    STREAMS_PER_VALIDATOR_MAX, UNCLAIMED_MAX, UNCLAIMED_PER_NEIGHBOUR_MAX,
 };
 pub use self::sync::SYNCED_MAX;
 use self::sync::Synced;
@@ -87,9 +90,8 @@ pub struct CoreConfig {
 /// Work under way, by the job that its result names.
 #[derive(Debug)]
 enum Work {
-    /// Which block has a publisher sent?
+    /// Which block was announced?
     InspectProposal {
-        publisher: Peer,
         announcement: Announcement,
         signature: Signature,
         bytes: Arc<[u8]>,
@@ -403,6 +405,7 @@ impl Core {
             proposer: proposal.proposer,
             block: proposal.hash,
             size: 0,
+            parts: Hash::ZERO,
         };
         let turn = Turn::new(&announcement, proposal.signature);
         let turn = if delivered { turn.delivered() } else { turn };
@@ -436,11 +439,10 @@ impl Core {
     fn inspected(&mut self, job: Job, facts: Result<BlockFacts, String>) {
         match self.jobs.remove(&job) {
             Some(Work::InspectProposal {
-                publisher,
                 announcement,
                 signature,
                 bytes,
-            }) => self.proposal_inspected(&publisher, announcement, signature, bytes, facts),
+            }) => self.proposal_inspected(announcement, signature, bytes, facts),
             Some(Work::InspectSynced(synced)) => self.synced_inspected(synced, facts),
             _ => {}
         }

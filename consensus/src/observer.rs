@@ -167,7 +167,7 @@ impl Actor for Listening {
         }
         let chain = heard.chain;
         if let NetworkEvent::ProposalPart(_, _, message) = &event
-            && let Some(Part::Init(announcement, signature)) = message.content.as_data()
+            && let Some(Part::Init(announcement, signature, _)) = message.content.as_data()
         {
             let bytes = announcement_bytes(&chain, announcement);
             let observed = Observed {

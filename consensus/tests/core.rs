@@ -3,18 +3,18 @@
 mod core_rig;
 
 use core_rig::{
-    BLOCK_BYTES_MAX, Block, ME, POWERS, Rig, START_MS, facts_of, peer, proposer, rig_and_block,
-    round_of_others, sign,
+    BLOCK_BYTES_MAX, Block, ME, POWERS, Rig, START_MS, facts_of, key, peer, proposer,
+    rig_and_block, round_of_others, sign,
 };
 use proofmill_chain::types::units::{Height, Round};
 use proofmill_consensus::UndecidedProposal;
 use proofmill_consensus::core::{
     ANNOUNCEMENTS_PER_TURN_MAX, Announcement, Answer, CLOCK_DRIFT_MS_MAX, Command, Event, Stored,
-    SyncOutcome, Timer, WAITING_BLOCKS_MAX, WAITING_PER_VALIDATOR_MAX, split,
+    SyncOutcome, Timer, WAITING_BLOCKS_MAX, WAITING_PER_VALIDATOR_MAX, parts_root, split,
 };
 
 #[test]
-fn junk_under_an_honest_hash_is_its_senders_fault_and_says_nothing_of_the_block() {
+fn junk_under_an_honest_hash_says_nothing_of_the_block() {
     let (mut rig, block) = rig_and_block();
     let announced = block.announced_in(block.round);
     let undecodable = vec![7; 20];
@@ -22,12 +22,21 @@ fn junk_under_an_honest_hash_is_its_senders_fault_and_says_nothing_of_the_block(
     other.body = b"ydob".to_vec();
     let mut shorter = announced;
     shorter.0.size = 20;
+    shorter.0.parts = parts_root(&undecodable);
     shorter.1 = sign(block.proposer, &shorter.0);
-    // Bytes of another block, and bytes of none, by two senders.
+    // Bytes of another block under the honest announcement are their sender's fault.
     rig.stream(&peer(1), announced, &other.bytes());
-    rig.stream(&peer(2), shorter, &undecodable);
     let height = Height::new(1);
-    assert_eq!(rig.penalised, [(peer(1), height), (peer(2), height)]);
+    assert_eq!(rig.penalised, [(peer(1), height)]);
+    assert!(rig.accused.is_empty());
+    // Bytes that are no block and were announced as they are, are the proposer's fault, once.
+    rig.stream(&peer(2), shorter, &undecodable);
+    rig.stream(&peer(4), shorter, &undecodable);
+    assert_eq!(rig.penalised.len(), 1);
+    let proposer = key(block.proposer).public();
+    assert_eq!(rig.accused, [(proposer, height)]);
+    let inspected = |command: &&Command| matches!(command, Command::Inspect { .. });
+    assert_eq!(rig.log.iter().filter(inspected).count(), 1);
     assert!(rig.handed.is_empty() && rig.judged.is_empty() && rig.stored.is_empty());
     // The sender is not heard again at this height, the block's own proposer is.
     rig.stream(&peer(1), announced, &block.bytes());
@@ -209,7 +218,9 @@ fn a_block_proposed_before_its_round_is_refused_there_and_valid_in_its_own() {
     rig.start_round(1, early);
     let block = Block::new(1, own);
     rig.stream(&peer(1), block.announced_in(early), &block.bytes());
-    assert_eq!(rig.penalised, [(peer(1), Height::new(1))]);
+    let announcer = key(proposer(1, early)).public();
+    assert_eq!(rig.accused, [(announcer, Height::new(1))]);
+    assert!(rig.penalised.is_empty());
     assert!(rig.handed.is_empty() && rig.judged.is_empty());
     rig.start_round(1, own);
     rig.propose(&peer(2), &block);

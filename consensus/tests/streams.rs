@@ -3,11 +3,14 @@
 
 mod core_rig;
 
-use core_rig::{BLOCK_BYTES_MAX, Block, Rig, peer, rig_and_block, round_of_others, sign};
-use proofmill_chain::types::hash::Signature;
+use core_rig::{
+    BLOCK_BYTES_MAX, Block, ME, Rig, peer, proposer, rig_and_block, round_of_others, sign,
+};
+use proofmill_chain::types::hash::{Hash, Signature};
 use proofmill_chain::types::units::Height;
 use proofmill_consensus::core::{
-    COLLECTED_BLOCKS_MAX, COLLECTED_PER_VALIDATOR_MAX, PART_BYTES, Part, PartMessage, split,
+    COLLECTED_BLOCKS_MAX, COLLECTED_PER_VALIDATOR_MAX, PART_BYTES, Part, PartMessage,
+    UNCLAIMED_MAX, UNCLAIMED_PER_NEIGHBOUR_MAX, split,
 };
 
 #[test]
@@ -40,37 +43,73 @@ fn parts_in_any_order_make_the_block() {
 }
 
 #[test]
-fn parts_of_two_publishers_do_not_mix() {
+fn parts_of_two_publishers_make_one_block() {
     let (mut rig, mut block) = rig_and_block();
-    block.body = vec![5; 2 * PART_BYTES];
-    let (announcement, signature) = block.announced_in(block.round);
-    for (index, part) in split(&announcement, signature, &block.bytes())
-        .into_iter()
-        .enumerate()
-    {
-        let from = peer(u8::from(index == 1));
-        rig.parts(&from, vec![part]);
+    let (mut parts, last) = long_stream(&mut block);
+    parts.extend(last);
+    for (index, part) in parts.into_iter().enumerate() {
+        let publisher = peer(u8::from(index % 2 == 1));
+        rig.parts(&publisher, vec![part]);
     }
-    assert!(rig.judged.is_empty() && rig.penalised.is_empty());
+    assert!(rig.was_handed(&block, true) && rig.penalised.is_empty());
 }
 
 #[test]
-fn a_stream_that_contradicts_its_announcement_is_its_publishers_fault() {
+fn what_is_no_part_of_its_announcement_is_its_publishers_fault() {
     let (mut rig, mut block) = rig_and_block();
-    block.body = vec![5; PART_BYTES];
-    let (announcement, _) = block.announced_in(block.round);
-    let mut shorter = announcement;
-    shorter.size -= 1;
-    let signature = sign(block.proposer, &shorter);
-    rig.stream(&peer(1), (shorter, signature), &block.bytes());
-    let mut foreign = split(&shorter, signature, &block.bytes());
-    foreign[0].stream = announcement.stream();
-    foreign.truncate(1);
-    rig.parts(&peer(2), foreign);
-    let height = Height::new(1);
-    assert_eq!(rig.penalised, [(peer(1), height), (peer(2), height)]);
-    assert!(rig.judged.is_empty());
-    assert_eq!(rig.core.bytes_held(), 0);
+    let (parts, last) = long_stream(&mut block);
+    rig.parts(&peer(1), parts.clone());
+    let held = rig.core.bytes_held();
+    let altered_last = |change: &dyn Fn(&mut PartMessage)| {
+        let mut part = last[0].clone();
+        change(&mut part);
+        part
+    };
+    let junk = [
+        // The announcement in a stream that is not its own, and at a place that is not its own.
+        PartMessage {
+            stream: Hash::new([1; 32]),
+            ..parts[0].clone()
+        },
+        PartMessage {
+            sequence: 1,
+            ..parts[0].clone()
+        },
+        // It with the hashes of other parts, or with one too few.
+        with_hashes(&parts[0], |hashes| hashes[0] = Hash::ZERO),
+        with_hashes(&parts[0], |hashes| hashes.truncate(5)),
+        // A part outside of the block, one at another's place, one that is longer, one with other bytes.
+        altered_last(&|part| part.sequence += 1),
+        PartMessage {
+            sequence: last[0].sequence,
+            ..parts[1].clone()
+        },
+        altered_last(&|part| part.part = Part::Data(vec![5; 100].into())),
+        altered_last(&|part| part.part = Part::Data(vec![6; LAST_BYTES].into())),
+    ];
+    for (part, tag) in junk.into_iter().zip(10..) {
+        rig.parts(&peer(tag), vec![part]);
+        let blamed = rig.penalised.last();
+        assert_eq!(blamed, Some(&(peer(tag), Height::new(1))), "{tag}");
+        assert_eq!(rig.core.bytes_held(), held, "{tag}");
+    }
+    rig.parts(&peer(1), last);
+    assert!(rig.was_handed(&block, true) && rig.accused.is_empty());
+}
+
+#[test]
+fn a_forged_signature_touches_no_stream() {
+    let (mut rig, mut block) = rig_and_block();
+    let (parts, last) = long_stream(&mut block);
+    rig.parts(&peer(1), parts.clone());
+    let mut forged = parts[0].clone();
+    if let Part::Init(announcement, signature, _) = &mut forged.part {
+        *signature = sign(ME, announcement);
+    }
+    rig.parts(&peer(2), vec![forged]);
+    assert_eq!(rig.penalised, [(peer(2), Height::new(1))]);
+    rig.parts(&peer(1), last);
+    assert!(rig.was_handed(&block, true));
 }
 
 #[test]
@@ -86,10 +125,12 @@ fn what_strangers_send_without_an_announcement_is_bounded() {
         for stream in 0..5_u8 {
             for part in &whole {
                 let mut part = part.clone();
-                part.stream = proofmill_chain::types::hash::Hash::new([stream + 1; 32]);
+                part.stream = Hash::new([stream + 1; 32]);
                 rig.parts(&peer(tag), vec![part]);
                 let held = rig.core.bytes_held();
-                assert!(held <= COLLECTED_BLOCKS_MAX * BLOCK_BYTES_MAX + PART_BYTES);
+                let of_neighbours = (usize::from(tag) + 1) * UNCLAIMED_PER_NEIGHBOUR_MAX;
+                assert!(held <= of_neighbours.min(UNCLAIMED_MAX) * PART_BYTES);
+                assert!(held <= COLLECTED_BLOCKS_MAX * BLOCK_BYTES_MAX);
             }
         }
     }
@@ -97,39 +138,80 @@ fn what_strangers_send_without_an_announcement_is_bounded() {
     assert!(rig.was_handed(&block, true));
 }
 
+/// Bytes of the last part of a long stream: a block has 52 without its body.
+const LAST_BYTES: usize = 52;
+
 /// A block of many parts in others' turn, its stream, and the last part of that.
 fn long_stream(block: &mut Block) -> (Vec<PartMessage>, Vec<PartMessage>) {
-    block.body = vec![5; 5 * PART_BYTES];
+    block.body = (0..=250).cycle().take(5 * PART_BYTES).collect();
     let (announcement, signature) = block.announced_in(block.round);
     let mut parts = split(&announcement, signature, &block.bytes());
     let last = parts.split_off(parts.len() - 1);
     (parts, last)
 }
 
-/// A valid announcement once more, under a key that was made up for it, with some junk.
-fn replayed(parts: &[PartMessage]) -> Vec<PartMessage> {
-    let mut replayed = parts[..2].to_vec();
-    if let Part::Data { bytes, .. } = &mut replayed[1].part {
-        *bytes = vec![0; PART_BYTES].into();
+/// An announcement with another list of hashes.
+fn with_hashes(init: &PartMessage, change: impl Fn(&mut Vec<Hash>)) -> PartMessage {
+    let mut init = init.clone();
+    if let Part::Init(_, _, hashes) = &mut init.part {
+        change(hashes);
     }
-    replayed
+    init
+}
+
+/// A valid announcement once more, with some junk.
+fn altered(parts: &[PartMessage]) -> Vec<PartMessage> {
+    let mut altered = parts[..2].to_vec();
+    altered[1].part = Part::Data(vec![0; PART_BYTES].into());
+    altered
 }
 
 #[test]
-fn a_replayed_announcement_displaces_no_stream_that_came_before() {
+fn sixteen_altered_copies_through_the_same_neighbour_do_not_keep_the_block_out() {
+    // Each with the announcement first, or the junk first.
+    for reversed in [false, true] {
+        let (mut rig, mut block) = rig_and_block();
+        let (parts, last) = long_stream(&mut block);
+        let (neighbour, publisher) = (peer(1), peer(2));
+        let mut copies: Vec<(u8, PartMessage)> = Vec::new();
+        for key in 10..26 {
+            let altered = altered(&parts);
+            copies.extend(altered.into_iter().map(|part| (key, part)));
+        }
+        if reversed {
+            copies.sort_by_key(|(_, part)| std::cmp::Reverse(part.sequence));
+        }
+        for (key, part) in copies {
+            rig.parts_by(&neighbour, &peer(key), vec![part]);
+        }
+        let blamed: Vec<_> = (10..26).map(|key| (peer(key), Height::new(1))).collect();
+        assert_eq!(rig.penalised, blamed, "reversed: {reversed}");
+        assert_eq!(rig.core.bytes_held(), 0, "junk is not kept");
+        rig.parts_by(&neighbour, &publisher, parts);
+        rig.parts_by(&neighbour, &publisher, last);
+        assert!(rig.was_handed(&block, true), "reversed: {reversed}");
+    }
+}
+
+#[test]
+fn altered_copies_in_the_middle_of_a_stream_displace_nothing() {
     // All through one neighbour, or each through a connection of its own.
     for relayed in [true, false] {
         let (mut rig, mut block) = rig_and_block();
         let (parts, last) = long_stream(&mut block);
         let (neighbour, publisher) = (peer(1), peer(2));
         rig.parts_by(&neighbour, &publisher, parts.clone());
+        let held = rig.core.bytes_held();
         for key in 10..210 {
             let from = if relayed {
                 neighbour.clone()
             } else {
                 peer(key)
             };
-            rig.parts_by(&from, &peer(key), replayed(&parts));
+            let mut junk = altered(&parts);
+            junk[1].sequence = last[0].sequence;
+            rig.parts_by(&from, &peer(key), junk);
+            assert_eq!(rig.core.bytes_held(), held);
         }
         rig.parts_by(&neighbour, &publisher, last);
         assert!(rig.was_handed(&block, true), "relayed: {relayed}");
@@ -137,41 +219,52 @@ fn a_replayed_announcement_displaces_no_stream_that_came_before() {
 }
 
 #[test]
-fn a_neighbours_replays_displace_no_other_neighbours_stream() {
+fn a_neighbours_early_parts_displace_no_other_neighbours() {
     let (mut rig, mut block) = rig_and_block();
     let (mut parts, last) = long_stream(&mut block);
-    let flood = |rig: &mut Rig, keys: std::ops::Range<u8>, parts: &[PartMessage]| {
-        for key in keys {
-            rig.parts_by(&peer(9), &peer(key), replayed(parts));
-        }
-    };
-    // It is there before the honest stream begins, and in the middle of it.
-    flood(&mut rig, 10..100, &parts);
     let rest = parts.split_off(1);
-    rig.parts_by(&peer(1), &peer(2), parts.clone());
-    parts.extend(rest.clone());
-    flood(&mut rig, 100..210, &parts);
     rig.parts_by(&peer(1), &peer(2), rest);
     rig.parts_by(&peer(1), &peer(2), last);
+    for key in 10..210 {
+        let junk = PartMessage {
+            stream: Hash::new([key; 32]),
+            sequence: 1,
+            part: Part::Data(vec![0; PART_BYTES].into()),
+        };
+        rig.parts_by(&peer(9), &peer(key), vec![junk]);
+    }
+    rig.parts_by(&peer(1), &peer(2), parts);
     assert!(rig.was_handed(&block, true));
 }
 
 #[test]
-fn one_validators_streams_take_half_of_the_room_at_most() {
-    let (mut rig, mut block) = rig_and_block();
-    block.body = vec![5; BLOCK_BYTES_MAX - 200];
-    let (announcement, signature) = block.announced_in(block.round);
-    let mut whole = split(&announcement, signature, &block.bytes());
-    whole.pop();
-    for key in 10..60 {
-        rig.parts_by(&peer(key), &peer(key), whole.clone());
-        let held = rig.core.bytes_held();
-        assert!(
-            held <= COLLECTED_PER_VALIDATOR_MAX * BLOCK_BYTES_MAX,
-            "{held}"
-        );
+fn one_validators_streams_take_half_of_the_room_and_its_nearest_turn_stays() {
+    let mut rig = Rig::new();
+    let mut nearest = None;
+    let mut begun = 0;
+    for round in (0..=10).filter(|round| proposer(1, *round) == 0) {
+        for tag in [1, 2] {
+            let mut block = Block::new(1, round);
+            block.body = vec![tag; BLOCK_BYTES_MAX - 200];
+            let (announcement, signature) = block.announced_in(round);
+            let mut whole = split(&announcement, signature, &block.bytes());
+            let last = whole.split_off(whole.len() - 1);
+            rig.parts(&peer(tag), whole);
+            nearest.get_or_insert((block, last));
+            begun += 1;
+            let held = rig.core.bytes_held();
+            assert!(
+                held <= COLLECTED_PER_VALIDATOR_MAX * BLOCK_BYTES_MAX,
+                "{held}"
+            );
+        }
     }
+    assert!(begun > COLLECTED_PER_VALIDATOR_MAX, "{begun}");
     assert!(rig.core.bytes_held() > (COLLECTED_PER_VALIDATOR_MAX - 1) * BLOCK_BYTES_MAX);
+    let (block, last) = nearest.expect("it has turns");
+    rig.parts(&peer(1), last);
+    rig.start_round(1, block.round);
+    assert!(rig.was_handed(&block, true));
 }
 
 #[test]

@@ -53,6 +53,8 @@ pub struct Announcement {
     pub block: Hash,
     /// Its size in bytes.
     pub size: u32,
+    /// The root of the list of its parts, each of which is so signed, too.
+    pub parts: Hash,
 }
 
 /// Binds a validator to a network peer.
@@ -138,6 +140,7 @@ pub fn announcement_bytes(chain: &Hash, announcement: &Announcement) -> Vec<u8> 
     bytes.extend_from_slice(announcement.proposer.as_bytes());
     bytes.extend_from_slice(announcement.block.as_bytes());
     bytes.extend_from_slice(&announcement.size.to_le_bytes());
+    bytes.extend_from_slice(announcement.parts.as_bytes());
     bytes
 }
 

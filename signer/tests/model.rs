@@ -383,6 +383,7 @@ fn announcements_are_for_our_own_blocks_only() {
         proposer: key().public(),
         block,
         size: 10,
+        parts: support::hash(3),
     };
     record
         .may_announce(&announce(4, built.hash()))

@@ -111,6 +111,13 @@ impl Adapter {
                 let peer = arc_malachitebft_peer::PeerId::from_bytes(&peer.0).ok();
                 tracing::warn!(?peer, %height, reason, "a peer's blocks are refused");
             }
+            Command::Accuse {
+                validator,
+                height,
+                reason,
+            } => {
+                tracing::warn!(%validator, %height, reason, "a validator announced what is no proposal");
+            }
             Command::Disagree {
                 height,
                 block,
@@ -239,6 +246,7 @@ fn sign(signer: &dyn Signer, announcement: &Announcement) -> Option<Signature> {
         proposer,
         block,
         size,
+        parts,
     } = *announcement;
     let signed = signer.sign_announcement(&signer::Announcement {
         height,
@@ -247,6 +255,7 @@ fn sign(signer: &dyn Signer, announcement: &Announcement) -> Option<Signature> {
         proposer,
         block,
         size,
+        parts,
     });
     signed
         .inspect_err(|error| tracing::warn!(?announcement, %error, "not announced"))

@@ -15,7 +15,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::context::{Address, Height, Proposal, Value, Vote};
-use crate::core::Announcement;
+use crate::core::{Announcement, PARTS_MAX};
 use crate::undecided::UndecidedProposal;
 use crate::wire::decided as decided_value;
 
@@ -116,12 +116,13 @@ prop_compose! {
         pol_round in proptest::option::of(0..=1_u32 << 24),
         proposer in any::<[u8; 32]>(),
         block in hash(),
-        size in any::<u32>(),
+        (size, parts) in (any::<u32>(), hash()),
         signature in signature(),
-        data in proptest::option::of((vec(any::<u8>(), 0..300), any::<bool>())),
+        hashes in vec(hash(), 0..=PARTS_MAX),
+        data in proptest::option::of(vec(any::<u8>(), 0..300)),
     ) -> Part {
         match data {
-            Some((bytes, last)) => Part::Data { bytes: bytes.into(), last },
+            Some(bytes) => Part::Data(bytes.into()),
             None => Part::Init(
                 Announcement {
                     height: units::Height::new(height),
@@ -130,8 +131,10 @@ prop_compose! {
                     proposer: AccountId::new(proposer),
                     block,
                     size,
+                    parts,
                 },
                 signature,
+                hashes,
             ),
         }
     }
@@ -321,6 +324,32 @@ fn more_signatures_than_validators_are_refused() {
         refused,
         Err(WireError::TooMany { given: 257, .. })
     ));
+}
+
+#[test]
+fn more_parts_than_a_block_has_are_refused() {
+    let init = |count| {
+        let announcement = Announcement {
+            height: units::Height::new(1),
+            round: units::Round::new(u32::MAX >> 8),
+            pol_round: Some(units::Round::new(0)),
+            proposer: AccountId::new([1; 32]),
+            block: Hash::ZERO,
+            size: u32::MAX,
+            parts: Hash::ZERO,
+        };
+        let part = Part::Init(
+            announcement,
+            Signature::new([2; 64]),
+            vec![Hash::ZERO; count],
+        );
+        WireCodec.encode(&part).expect("encodes")
+    };
+    let most = init(PARTS_MAX);
+    assert!(most.len() <= 1_300, "{} bytes", most.len());
+    assert!(Codec::<Part>::decode(&WireCodec, most).is_ok());
+    let refused = Codec::<Part>::decode(&WireCodec, init(PARTS_MAX + 1));
+    assert!(matches!(refused, Err(WireError::TooMany { given: 33, .. })));
 }
 
 #[test]

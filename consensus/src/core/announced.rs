@@ -1,7 +1,8 @@
 //! The announcements whose signature was verified: who announced what, by height and round.
 //!
 //! They bound what one validator may announce, spare the second verification of a repeated
-//! announcement, and show that a height has begun, so that the wait for work before it ends early.
+//! announcement, remember which of them their own block contradicts, and show that a height has begun,
+//! so that the wait for work before it ends early.
 //!
 //! # When the wait ends early
 //!
@@ -30,8 +31,17 @@ pub const ANNOUNCEMENTS_PER_TURN_MAX: usize = 2;
 /// Different announcements by one validator for a height whose proposers are not known yet.
 pub const ANNOUNCEMENTS_AHEAD_MAX: usize = 2;
 
-/// Announcements of one validator at one height: round, stream, signature.
-type OfValidator = Vec<(Round, Hash, Signature)>;
+/// An announcement that was verified.
+struct Known {
+    round: Round,
+    stream: Hash,
+    signature: Signature,
+    /// Whether the bytes that it commits to are not the block that it names.
+    refuted: bool,
+}
+
+/// Announcements of one validator at one height.
+type OfValidator = Vec<Known>;
 
 /// The verified announcements. Their number is bounded by validators times the heights and rounds that
 /// are collected ahead.
@@ -41,7 +51,7 @@ pub(super) struct Announced {
 }
 
 impl Announced {
-    fn of(&self, announcement: &Announcement) -> &[(Round, Hash, Signature)] {
+    fn of(&self, announcement: &Announcement) -> &[Known] {
         self.heights
             .get(&announcement.height)
             .and_then(|of_height| of_height.get(&announcement.proposer))
@@ -52,16 +62,33 @@ impl Announced {
     pub(super) fn contains(&self, announcement: &Announcement, signature: &Signature) -> bool {
         let stream = announcement.stream();
         let mut known = self.of(announcement).iter();
-        known.any(|(_, known, by)| *known == stream && by == signature)
+        known.any(|known| known.stream == stream && known.signature == *signature)
+    }
+
+    /// Whether this announcement was refuted.
+    pub(super) fn is_refuted(&self, announcement: &Announcement) -> bool {
+        let stream = announcement.stream();
+        let mut known = self.of(announcement).iter();
+        known.any(|known| known.stream == stream && known.refuted)
+    }
+
+    /// Records that a verified announcement is contradicted by what it commits to.
+    pub(super) fn refute(&mut self, announcement: &Announcement) {
+        let stream = announcement.stream();
+        let of_height = self.heights.get_mut(&announcement.height);
+        let known = of_height.and_then(|of_height| of_height.get_mut(&announcement.proposer));
+        for known in known.into_iter().flatten() {
+            known.refuted |= known.stream == stream;
+        }
     }
 
     /// Whether its proposer may announce one more; `turn_known` when the height's proposers are.
     pub(super) fn has_room(&self, announcement: &Announcement, turn_known: bool) -> bool {
         let stream = announcement.stream();
         let others = self.of(announcement).iter();
-        let others = others.filter(|(_, known, _)| *known != stream);
+        let others = others.filter(|known| known.stream != stream);
         if turn_known {
-            let in_turn = others.filter(|(round, ..)| *round == announcement.round);
+            let in_turn = others.filter(|known| known.round == announcement.round);
             in_turn.count() < ANNOUNCEMENTS_PER_TURN_MAX
         } else {
             others.count() < ANNOUNCEMENTS_AHEAD_MAX
@@ -73,8 +100,13 @@ impl Announced {
         let stream = announcement.stream();
         let of_height = self.heights.entry(announcement.height).or_default();
         let known = of_height.entry(announcement.proposer).or_default();
-        if !known.iter().any(|(_, old, _)| *old == stream) {
-            known.push((announcement.round, stream, signature));
+        if !known.iter().any(|old| old.stream == stream) {
+            known.push(Known {
+                round: announcement.round,
+                stream,
+                signature,
+                refuted: false,
+            });
         }
     }
 
@@ -83,7 +115,7 @@ impl Announced {
         let first = validators.proposer(height, Round::default()).key;
         let first_turn = self.heights.get(&height).and_then(|of| of.get(&first));
         let mut first_turn = first_turn.into_iter().flatten();
-        if first_turn.any(|(round, ..)| *round == Round::default()) {
+        if first_turn.any(|known| known.round == Round::default()) {
             return true;
         }
         let later: BTreeSet<&AccountId> = self

@@ -182,7 +182,7 @@ pub enum Event {
     /// Result of [`Command::Load`].
     Loaded(Result<Loaded, String>),
     /// Result of [`Command::Inspect`]: the facts, or why the bytes are not those of any hash. Every
-    /// error is the fault of whoever sent the bytes.
+    /// error is the fault of whoever announced or, after a decision, sent the bytes.
     Inspected {
         /// Which.
         job: Job,
@@ -345,6 +345,16 @@ pub enum Command {
         /// At which height.
         height: Height,
         /// What it did.
+        reason: String,
+    },
+    /// A validator signed an announcement that its own parts contradict. Nothing more is taken under
+    /// that announcement; its sender is innocent.
+    Accuse {
+        /// Who.
+        validator: AccountId,
+        /// At which height.
+        height: Height,
+        /// What is wrong with what it announced.
         reason: String,
     },
     /// A block has the hash that a certificate names and is invalid by this node's rules: no peer is to

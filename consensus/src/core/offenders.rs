@@ -1,4 +1,4 @@
-//! Peers that sent bytes that are not what their announcement names, by height.
+//! Peers that sent parts that are not those of their announcement, by height.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,6 +24,11 @@ impl Offenders {
     pub(super) fn contains(&self, height: Height, peer: &Peer) -> bool {
         let peers = self.heights.get(&height);
         peers.is_some_and(|peers| peers.contains(peer))
+    }
+
+    /// Whether a peer is remembered for any height.
+    pub(super) fn knows(&self, peer: &Peer) -> bool {
+        self.heights.values().any(|peers| peers.contains(peer))
     }
 
     /// Forgets the heights up to one that is committed.

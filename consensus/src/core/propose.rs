@@ -7,7 +7,7 @@ use proofmill_chain::types::hash::{AccountId, Hash, Signature};
 use proofmill_chain::types::units::{Height, Round};
 
 use super::api::{Answer, BlockFacts, Command, Job, Ticket};
-use super::part::Announcement;
+use super::part::{Announcement, parts_root};
 use super::proposals::Turn;
 use super::{Core, ToSign, Work};
 use crate::undecided::UndecidedProposal;
@@ -102,6 +102,7 @@ impl Core {
             proposer: self.config.me,
             block,
             size: u32::try_from(bytes.len()).ok()?,
+            parts: parts_root(bytes),
         })
     }
 
@@ -206,6 +207,7 @@ impl Core {
                 proposer,
                 block,
                 size: 0,
+                parts: Hash::ZERO,
             };
             self.publish_when_read(announcement, None);
         }
@@ -219,6 +221,7 @@ impl Core {
             proposer: turn.proposer,
             block: turn.block,
             size: 0,
+            parts: Hash::ZERO,
         };
         if turn.signature.is_some() {
             self.publish_when_read(announcement, turn.signature);
@@ -226,7 +229,7 @@ impl Core {
     }
 
     /// Publishes a block, signing its announcement first if it has no signature, reading the block
-    /// first if it is not in memory. The announcement's size is filled in.
+    /// first if it is not in memory. The announcement's size and parts are filled in.
     fn publish_when_read(&mut self, announcement: Announcement, signature: Option<Signature>) {
         let Announcement { height, block, .. } = announcement;
         match self.proposals.block(height, &block) {
@@ -248,10 +251,11 @@ impl Core {
             return;
         };
         announcement.size = size;
+        announcement.parts = parts_root(&bytes);
         let others = announcement.proposer != self.config.me;
         match signature {
-            // Its proposer announced the block with another size: whoever sent that on would be
-            // blamed for it.
+            // Its proposer announced the block with another size or other parts: nobody could verify
+            // that, and whoever sent it on would be blamed for it.
             Some(signature) if others && !self.is_signed(&announcement, &signature) => {}
             Some(signature) => self.order(Command::Publish {
                 announcement,

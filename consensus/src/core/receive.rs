@@ -11,7 +11,7 @@ use proofmill_chain::types::units::{Height, Round};
 use super::api::{BlockFacts, Command, Peer, Timer, Verdict};
 use super::part::{Announcement, Part, PartMessage, announcement_bytes};
 use super::proposals::Turn;
-use super::streams::Whole;
+use super::streams::{Slice, Whole};
 use super::waiting::{Stage, WaitingBlock};
 use super::{Core, Work};
 use crate::undecided::UndecidedProposal;
@@ -24,10 +24,7 @@ pub const HEIGHTS_AHEAD_MAX: u64 = 2;
 pub const ROUNDS_AHEAD_MAX: u32 = 10;
 /// Received blocks that are being inspected at once.
 pub const INSPECTIONS_MAX: usize = 16;
-/// Those of one publisher.
-pub const INSPECTIONS_PER_PUBLISHER_MAX: usize = 2;
-/// Those that one validator announced, whoever sends them: half, so that copies of one validator's
-/// announcement with other bytes keep nobody else's block out.
+/// Those that one validator announced: half, so that its blocks keep nobody else's out.
 pub const INSPECTIONS_PER_VALIDATOR_MAX: usize = INSPECTIONS_MAX / 2;
 /// Received blocks that are being judged at once; each judgement uses all threads.
 pub const JUDGING_MAX: usize = 2;
@@ -48,31 +45,74 @@ impl Core {
         if !self.started {
             return;
         }
-        let key = (publisher.clone(), message.stream);
-        let mut height = None;
-        if let Part::Init(announcement, signature) = message.part {
-            if let Err(refusal) = self.admit(publisher, &message, &announcement, &signature) {
-                self.streams.close(key);
-                if let Refusal::Offence(reason) = refusal {
-                    self.penalise(publisher, announcement.height, reason.to_owned());
-                }
-                return;
+        let PartMessage {
+            stream,
+            sequence,
+            part,
+        } = message;
+        match part {
+            Part::Init(announcement, signature, hashes) => {
+                let place = (stream, sequence);
+                self.announcement_received(publisher, place, announcement, signature, hashes);
             }
-            self.announced.record(&announcement, signature);
-            self.start_if_begun();
-            if self.announce_known(&announcement, signature) {
-                self.streams.close(key);
-                return;
-            }
-            height = Some(announcement.height);
+            Part::Data(bytes) => self.slice_received(Slice {
+                from: from.clone(),
+                publisher: publisher.clone(),
+                stream,
+                sequence,
+                bytes,
+            }),
         }
-        let height = height.or_else(|| self.streams.height(&key));
-        match self.streams.insert(&key, from, message) {
+    }
+
+    fn announcement_received(
+        &mut self,
+        publisher: &Peer,
+        place: (Hash, u64),
+        announcement: Announcement,
+        signature: Signature,
+        hashes: Vec<Hash>,
+    ) {
+        let Announcement { height, .. } = announcement;
+        match self.admit(publisher, place, &announcement, &signature, &hashes) {
+            Ok(()) => {}
+            Err(Refusal::Dropped) => return self.streams.ignore(announcement.stream()),
+            // Nothing of a stream that others send is touched.
+            Err(Refusal::Offence(reason)) => {
+                return self.penalise(publisher, height, reason.to_owned());
+            }
+        }
+        self.announced.record(&announcement, signature);
+        self.start_if_begun();
+        if self.announce_known(&announcement, signature) || self.is_inspected(&announcement) {
+            self.streams.close(announcement.stream());
+            return;
+        }
+        let (whole, faults) = self.streams.open(announcement, signature, hashes);
+        for (publisher, error) in faults {
+            self.penalise(&publisher, height, error.to_string());
+        }
+        if let Some(whole) = whole {
+            self.inspect(whole);
+        }
+    }
+
+    fn slice_received(&mut self, slice: Slice) {
+        let height = self.streams.height(&slice.stream);
+        let publisher = slice.publisher.clone();
+        let refused = match height {
+            Some(height) => self.offenders.contains(height, &publisher),
+            None => self.offenders.knows(&publisher),
+        };
+        if refused {
+            return;
+        }
+        match self.streams.insert(slice) {
             Ok(None) => {}
-            Ok(Some(whole)) => self.inspect(publisher, whole),
+            Ok(Some(whole)) => self.inspect(whole),
             Err(error) => {
                 if let Some(height) = height {
-                    self.penalise(publisher, height, error.to_string());
+                    self.penalise(&publisher, height, error.to_string());
                 }
             }
         }
@@ -82,9 +122,10 @@ impl Core {
     fn admit(
         &self,
         publisher: &Peer,
-        message: &PartMessage,
+        (stream, sequence): (Hash, u64),
         announcement: &Announcement,
         signature: &Signature,
+        hashes: &[Hash],
     ) -> Result<(), Refusal> {
         let Announcement {
             height,
@@ -104,8 +145,11 @@ impl Core {
                 "announced a block of a size that none has",
             ));
         }
-        if message.sequence != 0 || announcement.stream() != message.stream {
+        if sequence != 0 || announcement.stream() != stream {
             return Err(Refusal::Offence("announced a block in a foreign stream"));
+        }
+        if !announcement.lists(hashes) {
+            return Err(Refusal::Offence("listed other parts than are announced"));
         }
         let begun = self.round_of(height).get();
         if round.get() > begun.saturating_add(ROUNDS_AHEAD_MAX) {
@@ -113,6 +157,9 @@ impl Core {
         }
         let turn_known = self.validators.contains_key(&height);
         if !self.may_propose(height, round, &proposer) {
+            return Err(Refusal::Dropped);
+        }
+        if self.announced.is_refuted(announcement) {
             return Err(Refusal::Dropped);
         }
         if self.announced.contains(announcement, signature) {
@@ -183,39 +230,57 @@ impl Core {
         }
     }
 
+    /// Records that what a validator announced is not what it signed for, which nobody else can bring
+    /// about.
+    fn refute(&mut self, announcement: &Announcement, reason: String) {
+        self.announced.refute(announcement);
+        self.order(Command::Accuse {
+            validator: announcement.proposer,
+            height: announcement.height,
+            reason,
+        });
+    }
+
+    /// The announcements whose blocks are being inspected.
+    fn inspected_now(&self) -> impl Iterator<Item = &Announcement> {
+        self.jobs.values().filter_map(|work| match work {
+            Work::InspectProposal { announcement, .. } => Some(announcement),
+            _ => None,
+        })
+    }
+
+    fn is_inspected(&self, announcement: &Announcement) -> bool {
+        self.inspected_now()
+            .any(|inspected| inspected == announcement)
+    }
+
     /// Has a whole block inspected, unless too many are.
-    fn inspect(&mut self, publisher: &Peer, whole: Whole) {
+    fn inspect(&mut self, whole: Whole) {
         let Whole {
             announcement,
             signature,
             bytes,
         } = whole;
-        if self.announce_known(&announcement, signature) {
+        let Announcement {
+            height,
+            round,
+            proposer,
+            ..
+        } = announcement;
+        // Whose turn it is may have become known since the announcement came.
+        if !self.may_propose(height, round, &proposer)
+            || self.announce_known(&announcement, signature)
+        {
             return;
         }
-        let mut all = 0;
-        let mut of_publisher = 0;
-        let mut of_validator = 0;
-        for work in self.jobs.values() {
-            if let Work::InspectProposal {
-                publisher: by,
-                announcement: of,
-                ..
-            } = work
-            {
-                all += 1;
-                of_publisher += usize::from(by == publisher);
-                of_validator += usize::from(of.proposer == announcement.proposer);
-            }
-        }
-        if all >= INSPECTIONS_MAX
-            || of_publisher >= INSPECTIONS_PER_PUBLISHER_MAX
+        let of_validator = self.inspected_now();
+        let of_validator = of_validator.filter(|of| of.proposer == proposer).count();
+        if self.inspected_now().count() >= INSPECTIONS_MAX
             || of_validator >= INSPECTIONS_PER_VALIDATOR_MAX
         {
             return;
         }
         let job = self.begin(Work::InspectProposal {
-            publisher: publisher.clone(),
             announcement,
             signature,
             bytes: Arc::clone(&bytes),
@@ -225,7 +290,6 @@ impl Core {
 
     pub(super) fn proposal_inspected(
         &mut self,
-        publisher: &Peer,
         announcement: Announcement,
         signature: Signature,
         bytes: Arc<[u8]>,
@@ -235,18 +299,19 @@ impl Core {
         if height <= self.committed {
             return;
         }
-        // Hash first: what does not have the announced hash says nothing about it.
+        // Hash first: what does not have the announced hash says nothing about it. The announcement
+        // commits to these very bytes, so whatever is wrong with them is its proposer's fault.
         let facts = match facts {
             Ok(facts) if facts.hash == announcement.block => facts,
             Ok(facts) => {
-                let reason = format!("sent block {} as {}", facts.hash, announcement.block);
-                return self.penalise(publisher, height, reason);
+                let reason = format!("announced block {} as {}", facts.hash, announcement.block);
+                return self.refute(&announcement, reason);
             }
-            Err(reason) => return self.penalise(publisher, height, reason),
+            Err(reason) => return self.refute(&announcement, reason),
         };
         if facts.turn.height != height {
-            let reason = format!("sent a block of height {}", facts.turn.height);
-            return self.penalise(publisher, height, reason);
+            let reason = format!("announced a block of height {}", facts.turn.height);
+            return self.refute(&announcement, reason);
         }
         match self.check_turn(&facts, announcement.round) {
             Ok(()) => {}
@@ -259,7 +324,7 @@ impl Core {
             }
             // The block may be proposed later on, but not in this turn.
             Err(error @ TurnError::LaterRound { .. }) => {
-                return self.penalise(publisher, height, error.to_string());
+                return self.refute(&announcement, error.to_string());
             }
         }
         if !self.is_validator(height, &facts.turn.proposer) {

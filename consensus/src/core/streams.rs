@@ -1,68 +1,55 @@
 //! Parts collected into blocks.
 //!
-//! A stream is named by the hash of its announcement and collected apart for each publisher, so
-//! that one publisher's junk does not spoil another's block. The announcement is part 0, data
-//! follows from 1; parts may come in any order.
+//! A stream is named by the hash of its announcement, and there is one for each announcement: the
+//! announcement commits to every part, so a part is checked before it is kept, and it does not matter
+//! who sends it. The announcement is part 0, data follows from 1; parts may come in any order.
+//!
+//! Parts that come before their announcement cannot be checked. They are held for the neighbour that
+//! delivered them, the oldest of the neighbour with the most give way, and all of them give way to
+//! announced streams. They are checked when the announcement comes.
 //!
 //! # What gives way
 //!
-//! Publishers' keys are free, and a valid announcement may be replayed under any number of them; a
-//! signed announcement and a connection are not. So a stream counts for the validator that signed its
-//! announcement and for the neighbour that opened it:
-//!
-//! 1. Streams whose announcement has not come go first, those of the neighbour that has the most of
-//!    them, the oldest first.
-//! 2. Then those of the validator that has the most, and half of all is the most that it may have.
-//! 3. Of its streams those under the announcement with the most copies, of these copies those of the
-//!    neighbour that delivered the most, and of these the youngest.
-//!
-//! So a validator's block is displaced by copies of its own announcement only; a neighbour's copies
-//! displace those of another neighbour that delivered fewer never, and where all come through one
-//! neighbour, the copy that was first stays. Bytes decide between validators only: if they did between
-//! copies, the copy that has come the furthest would go.
+//! A stream counts for the validator that signed its announcement. When there is no room, a stream of the
+//! validator that has the most goes, and half of all is the most that one may have. Of its streams, the one
+//! of the furthest turn goes. So nobody but a validator takes room from announced streams, and no
+//! validator displaces another that has less.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use proofmill_chain::types::hash::{AccountId, Hash, Signature};
-use proofmill_chain::types::units::Height;
+use proofmill_chain::types::units::{Height, Round};
 
 use super::api::Peer;
-use super::part::{Announcement, PART_BYTES, Part, PartMessage};
+use super::part::{Announcement, PART_BYTES, PARTS_MAX, part_hash};
 
-/// Streams collected at once from one publisher.
-pub const STREAMS_PER_PUBLISHER_MAX: usize = 4;
 /// Streams collected at once.
 pub const STREAMS_MAX: usize = 32;
-/// Those of them that one validator announced: half, so that no validator's announcements, however often
-/// they are replayed, keep all others' out.
+/// Those of them that one validator announced: half, so that no validator's announcements keep all
+/// others' out.
 pub const STREAMS_PER_VALIDATOR_MAX: usize = STREAMS_MAX / 2;
-/// Whole blocks' worth of bytes held by unfinished streams.
+/// Whole blocks' worth of bytes held by unfinished streams and parts without an announcement.
 pub const COLLECTED_BLOCKS_MAX: usize = 8;
 /// That of the blocks that one validator announced: half, as with streams.
 pub const COLLECTED_PER_VALIDATOR_MAX: usize = COLLECTED_BLOCKS_MAX / 2;
+/// Parts without an announcement that are held for one neighbour: a whole block.
+pub const UNCLAIMED_PER_NEIGHBOUR_MAX: usize = PARTS_MAX;
+/// Parts without an announcement that are held.
+pub const UNCLAIMED_MAX: usize = 4 * UNCLAIMED_PER_NEIGHBOUR_MAX;
 /// Finished, refused or displaced streams that are remembered, so that their late parts are dropped.
 pub const CLOSED_MAX: usize = 128;
 
 /// Why a part was dropped: always its publisher's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum StreamError {
-    #[error("stream is not the one that its announcement opens")]
-    ForeignAnnouncement,
-    #[error("announcement has sequence {0}, expected 0")]
-    AnnouncementSequence(u64),
+pub(super) enum PartError {
     #[error("part {0} is outside the block")]
     Sequence(u64),
     #[error("part {sequence} has {given} bytes")]
-    PartSize { sequence: u64, given: usize },
-    #[error("{given} bytes in {parts} parts, {announced} announced")]
-    Size {
-        given: usize,
-        parts: usize,
-        announced: u32,
-    },
+    Size { sequence: u64, given: usize },
+    #[error("part {0} is not the one that was announced")]
+    Foreign(u64),
 }
 
 /// A block received whole.
@@ -73,35 +60,86 @@ pub(super) struct Whole {
     pub(super) bytes: Arc<[u8]>,
 }
 
+/// A slice of a block on its way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Slice {
+    /// The neighbour that delivered it.
+    pub(super) from: Peer,
+    /// Who published it.
+    pub(super) publisher: Peer,
+    pub(super) stream: Hash,
+    /// Its place, counted from 1.
+    pub(super) sequence: u64,
+    pub(super) bytes: Bytes,
+}
+
 struct Stream {
     /// Later streams have higher numbers.
     number: u64,
-    /// The neighbour that delivered what came first.
-    from: Peer,
-    /// What was decided then.
-    opened_at: Height,
-    announced: Option<(Announcement, Signature)>,
+    announcement: Announcement,
+    signature: Signature,
+    /// The hashes of its parts.
+    hashes: Vec<Hash>,
+    /// The parts that have come; each has its hash.
     parts: BTreeMap<u64, Bytes>,
     held: usize,
 }
 
 impl Stream {
-    /// The validator that signed its announcement.
-    fn validator(&self) -> Option<AccountId> {
-        self.announced
-            .map(|(announcement, _)| announcement.proposer)
+    /// The later, the further away its turn; of one turn, the later it was opened.
+    const fn place(&self) -> (Height, Round, u64) {
+        let Announcement { height, round, .. } = self.announcement;
+        (height, round, self.number)
+    }
+
+    /// Keeps a part if it is the one that was announced.
+    fn add(&mut self, sequence: u64, bytes: Bytes) -> Result<(), PartError> {
+        let index = sequence.checked_sub(1);
+        let index = index.and_then(|index| usize::try_from(index).ok());
+        let announced = index.and_then(|index| Some((index, self.hashes.get(index)?)));
+        let Some((index, hash)) = announced else {
+            return Err(PartError::Sequence(sequence));
+        };
+        if self.parts.contains_key(&sequence) {
+            return Ok(());
+        }
+        let given = bytes.len();
+        let rest = (self.announcement.size as usize).saturating_sub(index * PART_BYTES);
+        if given != rest.min(PART_BYTES) {
+            return Err(PartError::Size { sequence, given });
+        }
+        if part_hash(&bytes) != *hash {
+            return Err(PartError::Foreign(sequence));
+        }
+        self.parts.insert(sequence, bytes);
+        self.held += given;
+        Ok(())
+    }
+
+    fn is_whole(&self) -> bool {
+        self.parts.len() == self.hashes.len()
+    }
+
+    fn into_whole(self) -> Whole {
+        let mut bytes = Vec::with_capacity(self.held);
+        for part in self.parts.values() {
+            bytes.extend_from_slice(part);
+        }
+        Whole {
+            announcement: self.announcement,
+            signature: self.signature,
+            bytes: bytes.into(),
+        }
     }
 }
 
-/// A publisher and the stream's name.
-pub(super) type Key = (Peer, Hash);
-
-/// The streams being collected.
+/// The streams being collected, by name.
 pub(super) struct Streams {
     block_bytes_max: usize,
-    streams: BTreeMap<Key, Stream>,
-    closed: VecDeque<Key>,
-    held: usize,
+    streams: BTreeMap<Hash, Stream>,
+    /// Parts whose announcement has not come, each with the height decided when it came; oldest first.
+    unclaimed: VecDeque<(Height, Slice)>,
+    closed: VecDeque<Hash>,
     opened: u64,
     decided: Height,
 }
@@ -111,244 +149,207 @@ impl Streams {
         Self {
             block_bytes_max,
             streams: BTreeMap::new(),
+            unclaimed: VecDeque::new(),
             closed: VecDeque::new(),
-            held: 0,
             opened: 0,
             decided: Height::ZERO,
         }
     }
 
-    /// Bytes held by unfinished streams.
-    pub(super) const fn held(&self) -> usize {
-        self.held
+    /// Bytes held by unfinished streams and parts without an announcement.
+    pub(super) fn held(&self) -> usize {
+        let streams = self.streams.values().map(|stream| stream.held);
+        let unclaimed = self.unclaimed.iter().map(|(_, slice)| slice.bytes.len());
+        streams.chain(unclaimed).sum()
     }
 
-    /// The height of a stream, once its announcement has come.
-    pub(super) fn height(&self, key: &Key) -> Option<Height> {
-        let announced = self.streams.get(key)?.announced;
-        announced.map(|(announcement, _)| announcement.height)
+    /// The height of a stream whose announcement has come.
+    pub(super) fn height(&self, stream: &Hash) -> Option<Height> {
+        let stream = self.streams.get(stream)?;
+        Some(stream.announcement.height)
     }
 
-    /// Adds a part; gives the block when it was the last one missing. An announcement must have
-    /// been verified by the caller.
-    ///
-    /// # Errors
-    /// When the part cannot belong to a stream; its stream is then closed.
-    pub(super) fn insert(
+    /// Opens the stream of an announcement, which the caller has verified, with the parts that came
+    /// before it. Gives the block if it is whole, and the publishers of what were no parts of it.
+    pub(super) fn open(
         &mut self,
-        key: &Key,
-        from: &Peer,
-        message: PartMessage,
-    ) -> Result<Option<Whole>, StreamError> {
-        if matches!(message.part, Part::Init(..)) {
-            self.closed.retain(|closed| closed != key);
-        } else if self.closed.contains(key) {
-            return Ok(None);
+        announcement: Announcement,
+        signature: Signature,
+        hashes: Vec<Hash>,
+    ) -> (Option<Whole>, Vec<(Peer, PartError)>) {
+        let name = announcement.stream();
+        if self.streams.contains_key(&name) {
+            return (None, Vec::new());
         }
-        self.open(key, from);
-        let result = self
-            .add(key, message.sequence, message.part)
-            .and_then(|()| self.assemble(key));
-        match result {
-            Ok(None) => self.make_room(key),
-            Ok(Some(_)) | Err(_) => self.close(key.clone()),
-        }
-        result
-    }
-
-    /// Forgets a stream whose announcement was refused or is not needed, or that gives way.
-    pub(super) fn close(&mut self, key: Key) {
-        self.remove(&key);
-        if self.closed.len() == CLOSED_MAX {
-            self.closed.pop_front();
-        }
-        self.closed.push_back(key);
-    }
-
-    /// Drops the streams up to a height that is decided, and those that were opened before the last
-    /// decision and are not announced yet.
-    pub(super) fn prune(&mut self, decided: Height) {
-        let before = std::mem::replace(&mut self.decided, decided);
-        let is_old = |stream: &Stream| match stream.announced {
-            Some((announcement, _)) => announcement.height <= decided,
-            None => stream.opened_at < before,
-        };
-        let old = self.streams.iter().filter(|(_, stream)| is_old(stream));
-        let old: Vec<_> = old.map(|(key, _)| key.clone()).collect();
-        for key in old {
-            self.close(key);
-        }
-    }
-
-    fn open(&mut self, key: &Key, from: &Peer) {
-        if self.streams.contains_key(key) {
-            return;
-        }
-        let of_publisher = self
-            .streams
-            .iter()
-            .filter(|((publisher, _), _)| *publisher == key.0);
-        let ages = of_publisher.map(|(key, stream)| (stream.number, key.clone()));
-        let mut ages: Vec<_> = ages.collect();
-        ages.sort_unstable();
-        if let Some((_, oldest)) = ages.first()
-            && ages.len() >= STREAMS_PER_PUBLISHER_MAX
-        {
-            self.remove(oldest);
-        }
+        self.closed.retain(|closed| *closed != name);
         self.opened += 1;
-        let stream = Stream {
+        let mut stream = Stream {
             number: self.opened,
-            from: from.clone(),
-            opened_at: self.decided,
-            announced: None,
+            announcement,
+            signature,
+            hashes,
             parts: BTreeMap::new(),
             held: 0,
         };
-        self.streams.insert(key.clone(), stream);
-    }
-
-    fn add(&mut self, key: &Key, sequence: u64, part: Part) -> Result<(), StreamError> {
-        let parts_max = self.block_bytes_max.div_ceil(PART_BYTES) as u64;
-        let Some(stream) = self.streams.get_mut(key) else {
-            return Ok(());
-        };
-        match part {
-            Part::Init(announcement, signature) => {
-                if sequence != 0 {
-                    return Err(StreamError::AnnouncementSequence(sequence));
-                }
-                if announcement.stream() != key.1 {
-                    return Err(StreamError::ForeignAnnouncement);
-                }
-                stream.announced = Some((announcement, signature));
-            }
-            Part::Data { bytes, last } => {
-                if sequence == 0 || sequence > parts_max {
-                    return Err(StreamError::Sequence(sequence));
-                }
-                let given = bytes.len();
-                if given == 0 || given > PART_BYTES || (!last && given != PART_BYTES) {
-                    return Err(StreamError::PartSize { sequence, given });
-                }
-                if let Entry::Vacant(place) = stream.parts.entry(sequence) {
-                    place.insert(bytes);
-                    stream.held += given;
-                    self.held += given;
-                }
+        let mut faults = Vec::new();
+        for (at, slice) in std::mem::take(&mut self.unclaimed) {
+            if slice.stream != name {
+                self.unclaimed.push_back((at, slice));
+            } else if let Err(error) = stream.add(slice.sequence, slice.bytes) {
+                faults.push((slice.publisher, error));
             }
         }
-        Ok(())
+        self.streams.insert(name, stream);
+        (self.settle(&name), faults)
     }
 
-    fn assemble(&self, key: &Key) -> Result<Option<Whole>, StreamError> {
-        let Some(stream) = self.streams.get(key) else {
-            return Ok(None);
-        };
-        let Some((announcement, signature)) = stream.announced else {
-            return Ok(None);
-        };
-        let expected = (announcement.size as usize).div_ceil(PART_BYTES);
-        let outside = stream.parts.keys().next_back().copied();
-        if let Some(sequence) = outside.filter(|sequence| *sequence > expected as u64) {
-            return Err(StreamError::Sequence(sequence));
+    /// Adds a part; gives the block when it was the last one missing.
+    ///
+    /// # Errors
+    /// When it is not a part of its stream; it is not kept then.
+    pub(super) fn insert(&mut self, slice: Slice) -> Result<Option<Whole>, PartError> {
+        let Slice {
+            stream, sequence, ..
+        } = slice;
+        if let Some(announced) = self.streams.get_mut(&stream) {
+            announced.add(sequence, slice.bytes)?;
+            return Ok(self.settle(&stream));
         }
-        if stream.parts.len() < expected {
-            return Ok(None);
+        let given = slice.bytes.len();
+        if sequence == 0 || sequence > PARTS_MAX as u64 {
+            return Err(PartError::Sequence(sequence));
         }
-        if stream.held != announcement.size as usize {
-            return Err(StreamError::Size {
-                given: stream.held,
-                parts: stream.parts.len(),
-                announced: announcement.size,
-            });
+        if given == 0 || given > PART_BYTES {
+            return Err(PartError::Size { sequence, given });
         }
-        let mut bytes = Vec::with_capacity(stream.held);
-        for part in stream.parts.values() {
-            bytes.extend_from_slice(part);
+        if !self.closed.contains(&stream) {
+            self.hold(slice);
         }
-        Ok(Some(Whole {
-            announcement,
-            signature,
-            bytes: bytes.into(),
-        }))
+        Ok(None)
     }
 
-    /// Drops what is too much after a stream has grown.
-    fn make_room(&mut self, grown: &Key) {
-        let bytes = |blocks: usize| self.block_bytes_max.saturating_mul(blocks);
-        let of_one = (
-            STREAMS_PER_VALIDATOR_MAX,
-            bytes(COLLECTED_PER_VALIDATOR_MAX),
-        );
-        let of_all = (STREAMS_MAX, bytes(COLLECTED_BLOCKS_MAX));
-        let validator = self.streams.get(grown).and_then(Stream::validator);
-        if validator.is_some() {
-            self.shrink(of_one, |stream| stream.validator() == validator);
+    /// Drops a stream that is not needed or gives way, and its later parts.
+    pub(super) fn close(&mut self, stream: Hash) {
+        self.streams.remove(&stream);
+        self.ignore(stream);
+    }
+
+    /// Drops the parts of a stream from now on, unless it is being collected.
+    pub(super) fn ignore(&mut self, stream: Hash) {
+        if self.streams.contains_key(&stream) || self.closed.contains(&stream) {
+            return;
         }
-        self.shrink(of_all, |_| true);
+        self.unclaimed.retain(|(_, slice)| slice.stream != stream);
+        if self.closed.len() == CLOSED_MAX {
+            self.closed.pop_front();
+        }
+        self.closed.push_back(stream);
+    }
+
+    /// Drops the streams up to a height that is decided, and the parts that came before the last
+    /// decision and are not announced yet.
+    pub(super) fn prune(&mut self, decided: Height) {
+        let before = std::mem::replace(&mut self.decided, decided);
+        self.unclaimed.retain(|(at, _)| *at >= before);
+        let old = self.streams.iter();
+        let old = old.filter(|(_, stream)| stream.announcement.height <= decided);
+        let old: Vec<_> = old.map(|(name, _)| *name).collect();
+        for name in old {
+            self.close(name);
+        }
+    }
+
+    /// The block of a stream that is whole; drops what is too much if it is not.
+    fn settle(&mut self, name: &Hash) -> Option<Whole> {
+        let stream = self.streams.get(name)?;
+        if !stream.is_whole() {
+            let validator = stream.announcement.proposer;
+            self.make_room(&validator);
+            return None;
+        }
+        let whole = self.streams.remove(name).map(Stream::into_whole);
+        self.ignore(*name);
+        whole
+    }
+
+    /// Holds a part whose announcement has not come.
+    fn hold(&mut self, slice: Slice) {
+        let from = slice.from.clone();
+        self.unclaimed.push_back((self.decided, slice));
+        let theirs = self.unclaimed.iter();
+        let theirs = theirs.filter(|(_, slice)| slice.from == from).count();
+        if theirs > UNCLAIMED_PER_NEIGHBOUR_MAX {
+            self.drop_oldest_of(&from);
+        }
+        if self.unclaimed.len() > UNCLAIMED_MAX {
+            self.drop_unclaimed();
+        }
+        while self.held() > self.bytes_max(COLLECTED_BLOCKS_MAX) && self.drop_unclaimed() {}
+    }
+
+    /// Drops the oldest part without an announcement of the neighbour that delivered the most of them;
+    /// whether there was one.
+    fn drop_unclaimed(&mut self) -> bool {
+        let mut counts: BTreeMap<&Peer, usize> = BTreeMap::new();
+        for (_, slice) in &self.unclaimed {
+            *counts.entry(&slice.from).or_default() += 1;
+        }
+        let most = counts.into_iter().max_by_key(|(_, count)| *count);
+        let most = most.map(|(peer, _)| peer.clone());
+        most.is_some_and(|peer| self.drop_oldest_of(&peer))
+    }
+
+    fn drop_oldest_of(&mut self, neighbour: &Peer) -> bool {
+        let mut unclaimed = self.unclaimed.iter();
+        let oldest = unclaimed.position(|(_, slice)| slice.from == *neighbour);
+        oldest.is_some_and(|at| self.unclaimed.remove(at).is_some())
+    }
+
+    const fn bytes_max(&self, blocks: usize) -> usize {
+        self.block_bytes_max.saturating_mul(blocks)
+    }
+
+    /// Drops what is too much after a validator's stream has grown.
+    fn make_room(&mut self, validator: &AccountId) {
+        let all_max = self.bytes_max(COLLECTED_BLOCKS_MAX);
+        while self.held() > all_max && self.drop_unclaimed() {}
+        let one_max = self.bytes_max(COLLECTED_PER_VALIDATOR_MAX);
+        self.shrink((STREAMS_PER_VALIDATOR_MAX, one_max), |stream| {
+            stream.announcement.proposer == *validator
+        });
+        self.shrink((STREAMS_MAX, all_max), |_| true);
     }
 
     /// Drops streams of some until they are no more than so many with no more than so many bytes.
     fn shrink(&mut self, (count_max, bytes_max): (usize, usize), of: impl Fn(&Stream) -> bool) {
         loop {
-            let some = || self.streams.iter().filter(|(_, stream)| of(stream));
-            let by_bytes = some().map(|(_, stream)| stream.held).sum::<usize>() > bytes_max;
+            let some = || self.streams.values().filter(|stream| of(stream));
+            let by_bytes = some().map(|stream| stream.held).sum::<usize>() > bytes_max;
             if !by_bytes && some().count() <= count_max {
                 return;
             }
-            match first_to_go(some().collect(), by_bytes) {
+            let gone = first_to_go(&some().collect::<Vec<_>>(), by_bytes);
+            match gone {
                 // Its later parts would only be collected again, without the earlier ones.
-                Some(key) => self.close(key),
+                Some(name) => self.close(name),
                 None => return,
             }
         }
     }
-
-    fn remove(&mut self, key: &Key) {
-        if let Some(stream) = self.streams.remove(key) {
-            self.held -= stream.held;
-        }
-    }
 }
 
-type Held<'a> = (&'a Key, &'a Stream);
-
-/// Which of some streams gives way; see the module's documentation.
-fn first_to_go(streams: Vec<Held<'_>>, by_bytes: bool) -> Option<Key> {
-    let size = |stream: &Stream| if by_bytes { stream.held } else { 1 };
-    let (announced, strange): (Vec<_>, Vec<_>) = streams
-        .into_iter()
-        .partition(|(_, stream)| stream.announced.is_some());
-    let gone = if strange.is_empty() {
-        let of_validator = most(announced, |(_, stream)| stream.validator(), size);
-        let copies = most(of_validator, |(key, _)| key.1, |_| 1);
-        let delivered = most(copies, |(_, stream)| stream.from.clone(), |_| 1);
-        delivered.into_iter().max_by_key(|(_, of)| of.number)
-    } else {
-        let delivered = most(strange, |(_, stream)| stream.from.clone(), size);
-        delivered.into_iter().min_by_key(|(_, of)| of.number)
-    };
-    gone.map(|(key, _)| key.clone())
-}
-
-/// The streams of whoever has the most of them; of two that have as much, of the one with the youngest.
-fn most<'a, K: Ord>(
-    streams: Vec<Held<'a>>,
-    whose: impl Fn(&Held<'a>) -> K,
-    size: impl Fn(&Stream) -> usize,
-) -> Vec<Held<'a>> {
-    let mut sums: BTreeMap<K, (usize, u64)> = BTreeMap::new();
-    for entry in &streams {
-        let (sum, youngest) = sums.entry(whose(entry)).or_default();
-        *sum += size(entry.1);
-        *youngest = entry.1.number.max(*youngest);
+/// Which of some streams gives way: that of the furthest turn of the validator that has the most; of two
+/// that have as much, of the one with the furthest turn.
+fn first_to_go(streams: &[&Stream], by_bytes: bool) -> Option<Hash> {
+    let mut sums = BTreeMap::new();
+    for stream in streams {
+        let validator = stream.announcement.proposer;
+        let (sum, furthest) = sums.entry(validator).or_insert((0_usize, stream.place()));
+        *sum += if by_bytes { stream.held } else { 1 };
+        *furthest = stream.place().max(*furthest);
     }
-    let most = sums.into_iter().max_by_key(|(_, sum)| *sum);
-    let Some((most, _)) = most else {
-        return Vec::new();
-    };
-    let mut theirs = streams;
-    theirs.retain(|entry| whose(entry) == most);
-    theirs
+    let (_, (_, furthest)) = sums.into_iter().max_by_key(|(_, sum)| *sum)?;
+    let mut streams = streams.iter();
+    let gone = streams.find(|stream| stream.place() == furthest)?;
+    Some(gone.announcement.stream())
 }

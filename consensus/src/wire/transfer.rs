@@ -18,15 +18,15 @@ use serde::{Deserialize, Serialize};
 
 use super::{WireError, at_most, bounded, bounded_or_nil, round};
 use crate::context::{self, Address, Chain, Value, round_or_nil};
-use crate::core::{Announcement, Part};
+use crate::core::{Announcement, PARTS_MAX, Part};
 
 /// Decided blocks in one answer.
 pub(crate) const DECIDED_MAX: usize = 64;
 
 #[derive(Serialize, Deserialize)]
 pub(crate) enum PartWire {
-    Init(Announcement, Signature),
-    Data { last: bool, bytes: Blob },
+    Init(Announcement, Signature, Vec<Hash>),
+    Data(Blob),
 }
 
 impl TryFrom<&Part> for PartWire {
@@ -34,11 +34,10 @@ impl TryFrom<&Part> for PartWire {
 
     fn try_from(part: &Part) -> Result<Self, WireError> {
         Ok(match part {
-            Part::Init(announcement, signature) => Self::Init(*announcement, *signature),
-            Part::Data { bytes, last } => Self::Data {
-                last: *last,
-                bytes: Blob::new(bytes.to_vec()),
-            },
+            Part::Init(announcement, signature, hashes) => {
+                Self::Init(*announcement, *signature, hashes.clone())
+            }
+            Part::Data(bytes) => Self::Data(Blob::new(bytes.to_vec())),
         })
     }
 }
@@ -48,15 +47,13 @@ impl TryFrom<PartWire> for Part {
 
     fn try_from(wire: PartWire) -> Result<Self, WireError> {
         Ok(match wire {
-            PartWire::Init(announcement, signature) => {
+            PartWire::Init(announcement, signature, hashes) => {
+                at_most("parts", hashes.len(), PARTS_MAX)?;
                 bounded(announcement.round)?;
                 bounded_or_nil(announcement.pol_round)?;
-                Self::Init(announcement, signature)
+                Self::Init(announcement, signature, hashes)
             }
-            PartWire::Data { last, bytes } => Self::Data {
-                last,
-                bytes: Bytes::from(bytes.into_bytes()),
-            },
+            PartWire::Data(bytes) => Self::Data(Bytes::from(bytes.into_bytes())),
         })
     }
 }

@@ -13,7 +13,7 @@ use proofmill_chain::types::units::{Height, Round, Weight};
 use proofmill_chain::types::validator::{Validator, ValidatorSet};
 use proofmill_consensus::core::{
     Announcement, Answer, BlockFacts, Command, Core, CoreConfig, Event, Loaded, Now, PartMessage,
-    Peer, Proposed, Stored, SyncOutcome, Ticket, Verdict, announcement_bytes, split,
+    Peer, Proposed, Stored, SyncOutcome, Ticket, Verdict, announcement_bytes, parts_root, split,
 };
 
 /// The validators' powers; the rig's core is the last one.
@@ -114,6 +114,7 @@ impl Block {
             proposer: key(index).public(),
             block: self.hash(),
             size: u32::try_from(self.bytes().len()).expect("small"),
+            parts: parts_root(&self.bytes()),
         };
         (announcement, sign(index, &announcement))
     }
@@ -160,6 +161,7 @@ pub(crate) struct Rig {
     pub(crate) handed: Vec<Proposed>,
     pub(crate) answers: Vec<(Ticket, Answer)>,
     pub(crate) penalised: Vec<(Peer, Height)>,
+    pub(crate) accused: Vec<(AccountId, Height)>,
     /// Certified blocks that are invalid here, and why.
     pub(crate) disagreed: Vec<(Hash, String)>,
     /// Everything, in order.
@@ -193,6 +195,7 @@ impl Rig {
             handed: Vec::new(),
             answers: Vec::new(),
             penalised: Vec::new(),
+            accused: Vec::new(),
             disagreed: Vec::new(),
             log: Vec::new(),
             timer_ms: None,
@@ -296,6 +299,9 @@ impl Rig {
                 self.timer_ms = Some(after);
             }
             Command::Penalise { peer, height, .. } => self.penalised.push((peer, height)),
+            Command::Accuse {
+                validator, height, ..
+            } => self.accused.push((validator, height)),
             Command::Disagree { block, reason, .. } => self.disagreed.push((block, reason)),
             Command::Fail { reason } => panic!("the core failed: {reason}"),
             // The rig's core has started, and its blocks are in memory.

@@ -19,11 +19,14 @@ use crate::node::{Outside, To, Wire};
 use crate::random::Random;
 use crate::sync::Decided;
 use proofmill_consensus::core::{
-    Announcement, Part, PartMessage, ROUNDS_AHEAD_MAX, announcement_bytes, split,
+    Announcement, PART_BYTES, Part, PartMessage, ROUNDS_AHEAD_MAX, announcement_bytes, parts_root,
+    split,
 };
 
 /// Announcements of others that are remembered.
 const HEARD_MAX: usize = 16;
+/// Altered copies of another's block that it sends at once.
+const COPIES: u8 = 16;
 /// How far in the future its blocks are dated, in milliseconds.
 const FUTURES_MS: [u64; 6] = [400, 700, 2_000, 10_000, 600_000, 7_200_000];
 
@@ -93,7 +96,7 @@ impl Byzantine {
         message: &PartMessage,
         out: &mut Outside<'_>,
     ) {
-        let Part::Init(heard, _) = &message.part else {
+        let Part::Init(heard, ..) = &message.part else {
             return;
         };
         let me = key.public();
@@ -104,6 +107,9 @@ impl Byzantine {
             self.heard.pop_front();
         }
         self.heard.push_back(*heard);
+        if self.floods {
+            Self::send_altered(message, heard, out);
+        }
         if !out.random.one_in(2 * self.rarely) {
             return;
         }
@@ -130,6 +136,20 @@ impl Byzantine {
         self.send_block(key, heard.height, round, heard.block, &junk, out);
     }
 
+    /// Sends altered copies of another's block under its own announcement.
+    fn send_altered(init: &PartMessage, heard: &Announcement, out: &mut Outside<'_>) {
+        let length = PART_BYTES.min(heard.size as usize);
+        for copy in 0..COPIES {
+            out.sends.push((To::All, Wire::Part(init.clone())));
+            let junk = PartMessage {
+                stream: init.stream,
+                sequence: 1,
+                part: Part::Data(Bytes::from(vec![copy; length])),
+            };
+            out.sends.push((To::All, Wire::Part(junk)));
+        }
+    }
+
     fn send_block(
         &self,
         key: &SecretKey,
@@ -147,6 +167,7 @@ impl Byzantine {
             proposer: key.public(),
             block,
             size: u32::try_from(bytes.len()).expect("a short block"),
+            parts: parts_root(bytes),
         };
         let signature = key.sign(&announcement_bytes(&CHAIN, &announcement));
         for part in split(&announcement, signature, bytes) {
@@ -365,7 +386,7 @@ impl Byzantine {
         let part = PartMessage {
             stream,
             sequence: 1 + out.random.below(2),
-            part: Part::Data { bytes, last: true },
+            part: Part::Data(bytes),
         };
         out.sends.push((To::All, Wire::Part(part)));
     }

@@ -196,6 +196,9 @@ impl Node {
                 let peer = usize::from(peer.0[0]);
                 out.observed.penalised(index, peer, &reason);
             }
+            Command::Accuse {
+                validator, reason, ..
+            } => out.observed.accused(self.index, &validator, &reason),
             Command::Disagree { height, reason, .. } => {
                 if self.byzantine.is_none() {
                     let index = self.index;

@@ -139,6 +139,7 @@ impl Guard {
             proposer: announcement.proposer,
             block: announcement.block,
             size: announcement.size,
+            parts: announcement.parts,
         };
         self.off || self.record.may_announce(&announcement).is_ok()
     }

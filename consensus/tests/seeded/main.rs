@@ -58,10 +58,11 @@ const BATCH: u64 = 100;
 const TRACE_TAIL: usize = 40;
 
 /// What the seeds of the default suite bring about, or they test less than they claim.
-const MEANT: [&str; 8] = [
+const MEANT: [&str; 9] = [
     "kills",
     "kills with damage",
     "offences seen",
+    "proposers accused",
     "refused signatures",
     "starts without signing",
     "synced blocks",

@@ -96,6 +96,19 @@ impl Observed {
         }
     }
 
+    /// An honest node accuses only dishonest validators.
+    pub(crate) fn accused(&mut self, by: usize, validator: &AccountId, reason: &str) {
+        self.count("proposers accused");
+        self.note(|| format!("accuses {validator}: {reason}"));
+        let mut validators = self.keys.iter().zip(&self.honest);
+        let honest = validators.any(|(key, honest)| key == validator && *honest);
+        if self.honest[by] && honest {
+            self.violation(format!(
+                "node {by} accuses honest validator {validator}: {reason}"
+            ));
+        }
+    }
+
     fn once(&mut self, place: Place, content: (Option<Hash>, Option<u32>)) {
         let (node, height, round, kind) = place;
         if !self.honest[node] {

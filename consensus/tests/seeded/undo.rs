@@ -16,7 +16,7 @@ use crate::context::{self, Address, Value, round_or_nil};
 use crate::node::{Later, Node, Outside};
 use proofmill_consensus::UndecidedProposal;
 use proofmill_consensus::core::{
-    Announcement, BlockFacts, CLOCK_DRIFT_MS_MAX, Command, Part, PartMessage, Verdict,
+    Announcement, BlockFacts, CLOCK_DRIFT_MS_MAX, Command, PART_BYTES, Part, PartMessage, Verdict,
 };
 
 /// How long one early block holds the connector.
@@ -60,15 +60,16 @@ impl Undo {
             self.bodies.pop_first();
         }
         match &message.part {
-            Part::Init(announcement, _) => {
+            Part::Init(announcement, ..) => {
                 self.open.insert((from, message.stream), *announcement);
             }
-            Part::Data { bytes, last: true } if message.sequence == 1 => {
-                if let Some(announcement) = self.open.get(&(from, message.stream)) {
+            Part::Data(bytes) => {
+                if let Some(announcement) = self.open.get(&(from, message.stream))
+                    && announcement.size as usize <= PART_BYTES
+                {
                     self.bodies.insert(name_of(bytes), *announcement);
                 }
             }
-            Part::Data { .. } => {}
         }
     }
 

@@ -45,10 +45,7 @@ impl Actor for Kept {
 }
 
 fn part(sequence: u64) -> NetworkMsg<Chain> {
-    let data = Part::Data {
-        bytes: Bytes::new(),
-        last: false,
-    };
+    let data = Part::Data(Bytes::new());
     let stream = StreamId::new(Bytes::new());
     let message = StreamMessage::new(stream, sequence, StreamContent::Data(data));
     NetworkMsg::PublishProposalPart(message)
