@@ -238,6 +238,22 @@ fn a_neighbours_early_parts_displace_no_other_neighbours() {
 }
 
 #[test]
+fn an_offender_does_not_drop_the_early_parts_of_others() {
+    let (mut rig, mut block) = rig_and_block();
+    let (parts, last) = long_stream(&mut block);
+    let init = parts[0].clone();
+    let offence = with_hashes(&init, |hashes| hashes[0] = Hash::ZERO);
+    rig.parts(&peer(3), vec![offence]);
+    assert_eq!(rig.penalised, [(peer(3), Height::new(1))]);
+    rig.parts(&peer(1), parts[1..].to_vec());
+    // Its announcement is the true one, and refused because of who sends it.
+    rig.parts(&peer(3), vec![init.clone()]);
+    rig.parts(&peer(1), last);
+    rig.parts(&peer(1), vec![init]);
+    assert!(rig.was_handed(&block, true));
+}
+
+#[test]
 fn one_validators_streams_take_half_of_the_room_and_its_nearest_turn_stays() {
     let mut rig = Rig::new();
     let mut nearest = None;

@@ -34,8 +34,10 @@ const EARLY_RECHECK_MS_MAX: u64 = 500;
 /// Why an announcement is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refusal {
-    /// Not needed, or not to be told apart from an honest one.
+    /// Not needed, or not to be told apart from an honest one, whoever sends it.
     Dropped,
+    /// Its sender is not heard at this height.
+    Sender,
     /// No honest peer sends it.
     Offence(&'static str),
 }
@@ -77,7 +79,8 @@ impl Core {
         match self.admit(publisher, place, &announcement, &signature, &hashes) {
             Ok(()) => {}
             Err(Refusal::Dropped) => return self.streams.ignore(announcement.stream()),
-            // Nothing of a stream that others send is touched.
+            // Others may send the same stream: nothing of it is touched.
+            Err(Refusal::Sender) => return,
             Err(Refusal::Offence(reason)) => {
                 return self.penalise(publisher, height, reason.to_owned());
             }
@@ -138,7 +141,7 @@ impl Core {
             return Err(Refusal::Dropped);
         }
         if self.offenders.contains(height, publisher) {
-            return Err(Refusal::Dropped);
+            return Err(Refusal::Sender);
         }
         if size == 0 || size as usize > self.config.block_bytes_max {
             return Err(Refusal::Offence(
