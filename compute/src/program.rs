@@ -29,6 +29,8 @@ pub struct ModuleLimits {
     pub locals_max: u32,
     /// Loops of one function.
     pub loops_max: u32,
+    /// Targets of one `br_table`, the default not among them.
+    pub table_targets_max: u32,
     /// Work of compiling one function.
     pub function_work_max: u64,
     /// Work of compiling a module, before what its bytes allow; see [`Self::work_max`].
@@ -57,7 +59,8 @@ impl Default for ModuleLimits {
             function_bytes_max: 65_536,
             locals_max: 512,
             loops_max: 256,
-            function_work_max: 1_750_000,
+            table_targets_max: 4_096,
+            function_work_max: 1_800_000,
             work_base: 250_000,
             work_per_byte: 25,
             globals_max: 1_024,
@@ -90,6 +93,7 @@ impl ModuleLimits {
             function_bytes_max: 65_536,
             locals_max: 1_024,
             loops_max: u32::MAX,
+            table_targets_max: u32::MAX,
             function_work_max: u64::MAX,
             work_base: u64::MAX,
             work_per_byte: 0,
@@ -381,6 +385,8 @@ pub enum Counted {
     BlockResults = 8,
     /// Loops of one function.
     Loops = 9,
+    /// Targets of one `br_table`.
+    TableTargets = 10,
 }
 
 impl std::fmt::Display for Counted {
@@ -396,6 +402,7 @@ impl std::fmt::Display for Counted {
             Self::BlockParameters => "parameters of one block",
             Self::BlockResults => "results of one block",
             Self::Loops => "loops in one function",
+            Self::TableTargets => "targets of one br_table",
         })
     }
 }

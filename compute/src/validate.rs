@@ -71,10 +71,10 @@ pub(crate) fn check(module: &[u8], limits: &ModuleLimits) -> Result<Facts, Progr
             max: limits.module_bytes_max,
         });
     }
-    let mut sections = Sections::new(limits);
+    let work_max = limits.work_max(module.len());
+    let mut sections = Sections::new(limits, work_max);
     let mut validator = Validator::new_with_features(FEATURES);
     let mut allocations = FuncValidatorAllocations::default();
-    let work_max = limits.work_max(module.len());
     let mut work = 0u64;
     let mut parser = Parser::new(0);
     parser.set_features(FEATURES);
@@ -136,14 +136,17 @@ struct Sections<'l> {
     first_calls: Vec<Option<u32>>,
     /// Work of all but the functions' own.
     work: u64,
+    /// What the module may be in all.
+    work_max: u64,
     /// Functions in the table.
     escaping: BTreeSet<u32>,
 }
 
 impl<'l> Sections<'l> {
-    const fn new(limits: &'l ModuleLimits) -> Self {
+    const fn new(limits: &'l ModuleLimits, work_max: u64) -> Self {
         Self {
             limits,
+            work_max,
             signatures: Signatures {
                 types: Vec::new(),
                 functions: Vec::new(),
@@ -341,9 +344,9 @@ impl<'l> Sections<'l> {
                     size: self.table_elements,
                 });
             }
-            self.work += work::SEGMENT;
+            self.work += work::SEGMENT + work::ELEMENT * u64::from(items.count());
+            function::at_most_work(self.last_function(), self.work, self.work_max)?;
             for item in items {
-                self.work += work::ELEMENT;
                 if self.escaping.insert(item.map_err(invalid)?) {
                     self.work += work::ESCAPING;
                 }

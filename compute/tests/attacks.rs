@@ -108,6 +108,26 @@ fn edges_that_hand_on_many_locals_are_too_much_work() {
     assert!(matches!(error, ProgramError::TooMuchWork { .. }), "{error}");
 }
 
+/// The values still leave by the branch, whatever other ways to its label write afterwards.
+#[test]
+fn what_a_table_hands_on_is_owed_although_it_leaves_by_a_branch() {
+    let each = |what: &dyn Fn(u32) -> String| (1..=32).map(what).collect::<String>();
+    let writes = each(&|local| format!("i64.const {local} local.set {local} "));
+    let zeros = each(&|local| format!("i64.const 0 local.set {local} "));
+    let read = each(&|local| format!("local.get {local} drop "));
+    let targets = "1 ".repeat(500);
+    let locals = "i64 ".repeat(32);
+    let unit = format!(
+        "block local.get 0 if block local.get 0 if {writes} local.get 0 br_table {targets} end end \
+         local.get 0 br_if 1 end {zeros} end {read}"
+    );
+    let error = refuse(&program(
+        &format!("(func (param i32) (local {locals}) {})", unit.repeat(4)),
+        "(i32.const 1)",
+    ));
+    assert!(matches!(error, ProgramError::TooMuchWork { .. }), "{error}");
+}
+
 /// The work counted bounds what the instrumenter writes, so nothing that is small becomes large.
 #[test]
 fn no_pattern_weighs_or_grows_more_than_its_size_allows() {

@@ -280,6 +280,11 @@ fn counts_and_sizes_are_bounded() {
             41,
             format!("(func {})", "(loop)".repeat(257)),
         ),
+        (
+            Counted::TableTargets,
+            42,
+            format!("(func (br_table {} (i32.const 0)))", "0 ".repeat(4_098)),
+        ),
     ] {
         let error = refuse(&with(&item));
         assert!(

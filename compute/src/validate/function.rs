@@ -65,6 +65,10 @@ pub(super) fn check(
         }
         is_first = false;
         check_block(&operator, signatures, limits)?;
+        if let Operator::BrTable { targets } = &operator {
+            let max = limits.table_targets_max.into();
+            at_most(Counted::TableTargets, targets.len().into(), max)?;
+        }
         let of_function = work.add(
             &operator,
             validator.operand_stack_height(),

@@ -50,7 +50,7 @@ struct Open {
 struct Local {
     written: u32,
     read: u32,
-    /// What it owes, and since when.
+    /// What it owes, and since when it owes anything.
     owes: u64,
     since: u32,
 }
@@ -232,8 +232,11 @@ impl Handed {
         let around = edges * each * (DEPTH + depth as u64) / DEPTH;
         let owed = around * (WAYS + ways) / WAYS;
         for local in self.locals.iter_mut().filter(|local| differs(local)) {
+            // What it owes leaves with the oldest: an edge may have taken that one on since.
+            if local.owes == 0 {
+                local.since = now;
+            }
             local.owes += owed;
-            local.since = now;
             // For the labels around, this is where it got its value.
             local.written = now;
         }

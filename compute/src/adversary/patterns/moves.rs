@@ -31,6 +31,8 @@ pub(super) const MOVES: &[Pattern] = &[
     }),
     table::<SOME>("br-table-set-some"),
     table::<MANY>("br-table-set-many"),
+    left_table::<FEW>("br-table-left-set-few"),
+    left_table::<SOME>("br-table-left-set-some"),
     nested_table::<FEW>("br-table-nested-set-few"),
     nested_table::<SOME>("br-table-nested-set-some"),
     forward::<FEW>("br-if-set-few"),
@@ -159,6 +161,39 @@ const fn table<const V: u32>(name: &'static str) -> Pattern {
                 .br_table([1; TARGETS], 1)
                 .end()
                 .end();
+        },
+        close: |f, _, _| read::<V>(f),
+    };
+    framed(name, LARGE, code)
+}
+
+/// A table as in [`table`], whose values leave by a branch before another label and writes on the way
+/// there take their place: the branch still needs them.
+const fn left_table<const V: u32>(name: &'static str) -> Pattern {
+    let code = Code {
+        locals: locals::<V>,
+        open: write::<V>,
+        unit: |f, _, _| {
+            f.instructions()
+                .block(BlockType::Empty)
+                .local_get(0)
+                .if_(BlockType::Empty)
+                .block(BlockType::Empty)
+                .local_get(0)
+                .if_(BlockType::Empty);
+            rotate::<V>(f);
+            let mut code = f.instructions();
+            code.local_get(0)
+                .br_table([1; TARGETS], 1)
+                .end()
+                .end()
+                .local_get(0)
+                .br_if(1)
+                .end();
+            for local in 1..=V {
+                code.i64_const(0).local_set(local);
+            }
+            code.end();
         },
         close: |f, _, _| read::<V>(f),
     };
