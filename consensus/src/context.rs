@@ -215,7 +215,9 @@ impl malachite::ProposalPart<Chain> for Part {
     }
 
     fn is_last(&self) -> bool {
-        matches!(self, Self::Data { last: true, .. })
+        // The announcement says how many parts there are, and they come in any order. The engine
+        // does not ask.
+        false
     }
 }
 

@@ -34,6 +34,10 @@ const HELD_MAX: usize = BLOCK_BYTES_MAX
         + BLOCKS_IN_MEMORY_MAX
         + SYNCED_MAX);
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a run holds a few thousand of them"
+)]
 enum Happening {
     Arrive {
         from: usize,
