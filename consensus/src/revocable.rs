@@ -84,6 +84,10 @@ impl Signer for Revocable {
         self.signer.bind(lock);
     }
 
+    fn recall(&self, sighting: &Sighting, signature: Signature) {
+        self.signer.recall(sighting, signature);
+    }
+
     fn sign_header(&self, header: &Header) -> Result<Signature, SignError> {
         self.guarded(|signer| signer.sign_header(header))
     }

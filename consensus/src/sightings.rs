@@ -7,7 +7,7 @@ use arc_malachitebft_engine::network::NetworkEvent;
 use arc_malachitebft_peer::PeerId;
 use arc_malachitebft_sync::Response;
 use proofmill_chain::types::hash::{AccountId, Hash, Signature};
-use proofmill_chain::types::units::{Height, Round};
+use proofmill_chain::types::units::Round;
 use proofmill_signer::Sighting;
 
 use crate::context::{self, Chain, round_of};
@@ -116,14 +116,8 @@ pub(crate) fn sightings_of(
     let (peer, all) = sightings(event)?;
     let mut last = None;
     let first = all.filter(move |seen| {
-        seen.key == key
-            && last.replace(height_of(&seen.sighting)) != Some(height_of(&seen.sighting))
+        let (height, _) = seen.sighting.place();
+        seen.key == key && last.replace(height) != Some(height)
     });
     Some((peer, boxed(first)))
-}
-
-const fn height_of(sighting: &Sighting) -> Height {
-    match sighting {
-        Sighting::Proposal { height, .. } | Sighting::Vote { height, .. } => *height,
-    }
 }

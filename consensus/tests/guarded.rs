@@ -41,6 +41,9 @@ impl Signer for Reluctant {
     fn bind(&self, lock: Option<(Round, Hash)>) {
         self.0.bind(lock);
     }
+    fn recall(&self, sighting: &Sighting, signature: Signature) {
+        self.0.recall(sighting, signature);
+    }
     fn sign_header(&self, header: &Header) -> Result<Signature, SignError> {
         self.0.sign_header(header)
     }
@@ -216,6 +219,9 @@ impl Signer for Bound {
     }
     fn bind(&self, lock: Option<(Round, Hash)>) {
         self.0.bind(lock);
+    }
+    fn recall(&self, sighting: &Sighting, signature: Signature) {
+        self.0.recall(sighting, signature);
     }
     fn sign_header(&self, header: &Header) -> Result<Signature, SignError> {
         self.0.sign_header(header)

@@ -68,7 +68,10 @@ fn a_used_home_without_its_guard_or_with_swapped_keys_is_refused_with_the_remedy
     again(head + 98).refused(&["has signed at height", "at least"]);
     fs::rename(lost.join("data/db"), lost.join("data/db-away")).expect("a database");
     again(0).refused(&["has signed at height", "at least"]);
-    assert_eq!(again(head + 99).status.code(), Some(0));
+    let made = again(head + 99);
+    assert_eq!(made.status.code(), Some(0));
+    let open = format!("what was signed at height {}", head + 100);
+    assert!(made.out.contains(&open), "{}", made.out);
 
     let damaged = place.path().join("damaged");
     copy(&node, &damaged);

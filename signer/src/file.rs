@@ -4,7 +4,7 @@
 //! guard/lock      held exclusively as long as a process may sign
 //! guard/signed    four regions: slot 0, slot 1, slot 0 again, slot 1 again
 //! guard/signed.new    only while a guard is made
-//! region          line "proofmill guard 3", SHA-256 of the rest, number, length, the record
+//! region          line "proofmill guard 4", SHA-256 of the rest, number, length, the record
 //! ```
 //!
 //! Records are numbered. Number n goes to both copies of slot n mod 2 and is synced once; the other
@@ -28,8 +28,8 @@ use proofmill_chain::types::hash::{AccountId, Hash};
 
 use crate::record::Record;
 
-const MAGIC: &[u8] = b"proofmill guard 3\n";
-const DOMAIN: &str = "proofmill/guard/v3";
+const MAGIC: &[u8] = b"proofmill guard 4\n";
+const DOMAIN: &str = "proofmill/guard/v4";
 const SIGNED: &str = "signed";
 const NEW: &str = "signed.new";
 const LOCK: &str = "lock";
@@ -39,9 +39,10 @@ const HASH_BYTES: usize = 32;
 const NUMBER_BYTES: usize = 8;
 const LENGTH_BYTES: usize = 4;
 const HEADER_BYTES: usize = MAGIC.len() + HASH_BYTES + NUMBER_BYTES + LENGTH_BYTES;
-/// Room for a record of the most rounds, each with a whole header: those take 64 KiB. A multiple of
+/// Room for a record of the most rounds, signed and recalled, each with a whole header: those take
+/// 128 KiB. A multiple of
 /// any disk's sector, so that no write touches two regions.
-const REGION_BYTES: usize = 128 << 10;
+const REGION_BYTES: usize = 256 << 10;
 const RECORD_BYTES_MAX: usize = REGION_BYTES - HEADER_BYTES;
 const SLOTS: usize = 2;
 const COPIES: usize = 2;

@@ -36,6 +36,18 @@ pub enum Sighting {
     },
 }
 
+impl Sighting {
+    /// Its height and round.
+    #[must_use]
+    pub const fn place(&self) -> (Height, Round) {
+        match self {
+            Self::Proposal { height, round, .. } | Self::Vote { height, round, .. } => {
+                (*height, *round)
+            }
+        }
+    }
+}
+
 /// A message of another process that uses our key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Foreign {
@@ -45,14 +57,20 @@ pub struct Foreign {
 
 impl fmt::Display for Foreign {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (position, height, round, block) = match &self.sighting {
-            Sighting::Proposal {
+        self.sighting.fmt(f)
+    }
+}
+
+impl fmt::Display for Sighting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (position, height, round, block) = match self {
+            Self::Proposal {
                 height,
                 round,
                 block,
                 ..
             } => (Position::Proposal, height, round, Some(block)),
-            Sighting::Vote {
+            Self::Vote {
                 kind,
                 height,
                 round,
@@ -75,17 +93,15 @@ impl fmt::Display for Foreign {
 
 impl Record {
     /// Whether a verified message under our key is none of ours: above everything that we signed,
-    /// or, at our height, different from what we signed or in a place where we signed nothing.
+    /// or, at our height, different from what we signed or in a place where we signed nothing. At the
+    /// [amnesic height](Record::amnesic_height) nothing is: it may be what the lost guard signed.
     #[must_use]
     pub fn foreign(&self, sighting: &Sighting) -> Option<Foreign> {
-        let (height, round) = match sighting {
-            Sighting::Proposal { height, round, .. } | Sighting::Vote { height, round, .. } => {
-                (*height, *round)
-            }
-        };
+        let (height, round) = sighting.place();
         // What lies below is not recorded any more, and at the floor nothing was.
         let recorded = height >= self.height() && height > self.floor();
-        if !recorded || (height == self.height() && self.forgot(round)) {
+        let amnesic = self.amnesic_height() == Some(height);
+        if !recorded || amnesic || (height == self.height() && self.forgot(round)) {
             return None;
         }
         let turn = self.turns().get(&round);

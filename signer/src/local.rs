@@ -46,6 +46,11 @@ pub trait Signer: Send + Sync + 'static {
     /// often the node restarts. `None` changes nothing. When it cannot be kept, nothing new is signed.
     fn bind(&self, lock: Option<(Round, Hash)>);
 
+    /// Takes note of a verified message of the [amnesic height](Record::amnesic_height) under our key, so
+    /// that nothing is signed against it. Of others it takes no note. When it cannot be kept, nothing new is
+    /// signed.
+    fn recall(&self, sighting: &Sighting, signature: Signature);
+
     /// Signs a block's header.
     ///
     /// # Errors
@@ -205,6 +210,16 @@ impl Signer for LocalSigner {
         }
         let next = state.record.bound_by(lock);
         // A write that fails is the file's last: the next signature meets the error, and is not given.
+        let _ = state.file.write(&next);
+        state.record = next;
+    }
+
+    fn recall(&self, sighting: &Sighting, signature: Signature) {
+        let mut state = self.state();
+        let Some(next) = state.record.recalling(sighting, signature) else {
+            return;
+        };
+        // As with a lock: a write that fails is the file's last.
         let _ = state.file.write(&next);
         state.record = next;
     }

@@ -12,6 +12,7 @@ use proofmill_chain::types::hash::{AccountId, Hash, Signature};
 use proofmill_chain::types::units::{Height, Round};
 use serde::{Deserialize, Serialize};
 
+use crate::foreign::Sighting;
 use crate::message::{Announcement, Block, Message, Proposal, Signed, Vote};
 
 /// Rounds of a height that are kept: older ones can no longer be signed in, and are forgotten.
@@ -67,6 +68,28 @@ impl SignedTurn {
         ]
         .into_iter()
         .find_map(|(signed, position)| signed.then_some(position))
+    }
+
+    /// Takes over what is signed in places where it has nothing.
+    fn fill(&mut self, other: &Self) {
+        let Self {
+            header,
+            proposal,
+            prevote,
+            precommit,
+        } = other;
+        self.header = self.header.take().or_else(|| header.clone());
+        self.proposal = self.proposal.or(*proposal);
+        self.prevote = self.prevote.or(*prevote);
+        self.precommit = self.precommit.or(*precommit);
+    }
+
+    /// Whether a message is signed in the place of this one.
+    const fn holds(&self, sighting: &Sighting) -> bool {
+        match sighting {
+            Sighting::Proposal { .. } => self.proposal.is_some(),
+            Sighting::Vote { kind, .. } => self.vote(*kind).is_some(),
+        }
     }
 
     /// The vote of a kind.
@@ -173,6 +196,10 @@ pub struct Record {
     turns: BTreeMap<Round, SignedTurn>,
     /// A block precommit of the height that the engine may not know of.
     bound: Option<(Round, Hash)>,
+    /// Whether the height above the floor was open when a guard was lost.
+    is_amnesic: bool,
+    /// What the lost guard signed at that height, as far as peers brought it back.
+    recalled: BTreeMap<Round, SignedTurn>,
 }
 
 impl Record {
@@ -186,7 +213,30 @@ impl Record {
             height: floor,
             turns: BTreeMap::new(),
             bound: None,
+            is_amnesic: false,
+            recalled: BTreeMap::new(),
         }
+    }
+
+    /// A record of a key that signs above `floor` again, although it may have signed at the next height
+    /// already: nobody has the logs of that height any more. What `known`, an earlier record of the key,
+    /// has of that height is recalled.
+    #[must_use]
+    pub fn amnesic(chain: Hash, key: AccountId, floor: Height, known: Option<&Self>) -> Self {
+        let mut record = Self::new(chain, key, floor);
+        record.is_amnesic = true;
+        if let Some(known) = known.filter(|known| known.height == floor.next()) {
+            record.height = known.height;
+            record.recalled.clone_from(&known.turns);
+            for (round, turn) in &known.recalled {
+                let both = record.recalled.entry(*round).or_default();
+                both.fill(turn);
+            }
+            while record.recalled.len() > ROUNDS_KEPT_MAX {
+                record.recalled.pop_first();
+            }
+        }
+        record
     }
 
     /// The chain's genesis hash.
@@ -251,6 +301,55 @@ impl Record {
         }
     }
 
+    /// The height at which this key may have signed what the record does not have; `None` once a later
+    /// one was signed in.
+    #[must_use]
+    pub fn amnesic_height(&self) -> Option<Height> {
+        self.is_amnesic.then(|| self.floor.next())
+    }
+
+    /// What the key is known to have signed at the amnesic height before its guard was lost, by round.
+    #[must_use]
+    pub const fn recalled(&self) -> &BTreeMap<Round, SignedTurn> {
+        &self.recalled
+    }
+
+    /// The record with a message of the amnesic height that its key signed before the guard was lost: its
+    /// place is taken. `None` when nothing changes: it is of another height, the place is taken, or
+    /// [`ROUNDS_KEPT_MAX`] rounds are recalled. The signature must have been verified.
+    ///
+    /// Neither the order of places nor a lock follows from it. With them whoever kept such messages could
+    /// silence the key, or bind it to a block that nobody has any more.
+    #[must_use]
+    pub fn recalling(&self, sighting: &Sighting, signature: Signature) -> Option<Self> {
+        let (height, round) = sighting.place();
+        if self.amnesic_height() != Some(height) {
+            return None;
+        }
+        let no_room = self.recalled.len() >= ROUNDS_KEPT_MAX && !self.recalled.contains_key(&round);
+        let signed = self.turns.get(&round);
+        let is_signed = signed.is_some_and(|turn| turn.holds(sighting));
+        if no_room || is_signed {
+            return None;
+        }
+        let mut next = self.clone();
+        let turn = next.recalled.entry(round).or_default();
+        if turn.holds(sighting) {
+            return None;
+        }
+        match *sighting {
+            Sighting::Proposal {
+                pol_round, block, ..
+            } => turn.proposal = Some((pol_round, block, signature)),
+            Sighting::Vote { kind, block, .. } => match kind {
+                VoteKind::Prevote => turn.prevote = Some((block, signature)),
+                VoteKind::Precommit => turn.precommit = Some((block, signature)),
+            },
+        }
+        next.height = height;
+        Some(next)
+    }
+
     /// Decides about a request.
     #[must_use]
     pub fn decide(&self, request: &Request<'_>) -> Decision {
@@ -298,8 +397,16 @@ impl Record {
 
     /// What a taken place answers; `None` when the place is free.
     fn stored(&self, request: &Request<'_>) -> Option<Decision> {
+        let (_, round, _) = place(request);
+        let turns = [&self.turns, &self.recalled];
+        let turns = turns.into_iter().filter_map(|turns| turns.get(&round));
+        turns
+            .filter_map(|turn| Self::stored_in(turn, request))
+            .next()
+    }
+
+    fn stored_in(turn: &SignedTurn, request: &Request<'_>) -> Option<Decision> {
         let (height, round, position) = place(request);
-        let turn = self.turns.get(&round)?;
         let taken = || {
             Decision::Refuse(Refusal::Taken {
                 position,
@@ -378,6 +485,8 @@ impl Record {
             next.height = height;
             next.turns.clear();
             next.bound = None;
+            next.is_amnesic = false;
+            next.recalled.clear();
         }
         let turn = next.turns.entry(round).or_default();
         match message {

@@ -200,7 +200,8 @@ fn signed(record: &Record) -> Vec<One> {
 
 /// A message of the log that should be in the record and is not.
 fn extra(record: &Record, height: Height, log: &LoggedMessages) -> Option<StartError> {
-    if height < record.height() || height <= record.floor() {
+    let amnesic = record.amnesic_height() == Some(height);
+    if height < record.height() || height <= record.floor() || amnesic {
         return None;
     }
     let oldest = record.turns().first_key_value().map(|(round, _)| *round);

@@ -19,7 +19,7 @@ const STEPS: [Step; 3] = [Step::FirstCopy, Step::SecondCopy, Step::Sync];
 /// What a disk writes whole or not at all.
 const SECTOR: usize = 512;
 /// Where slot 0 has its copies, and slot 1.
-const COPIES: [[usize; 2]; 2] = [[0, 256 << 10], [128 << 10, 384 << 10]];
+const COPIES: [[usize; 2]; 2] = [[0, 512 << 10], [256 << 10, 768 << 10]];
 
 fn voted(height: u64) -> Record {
     let vote = vote(VoteKind::Prevote, height, 0, 1);

@@ -115,7 +115,7 @@ impl Life {
             plan_of(&config.home, &app, signer).await?;
         }
         let identity = identity(&config, signer.as_deref())?;
-        let own = signer.clone().map(|signer| Own { chain, signer });
+        let own = signer.clone().map(|signer| Own::new(chain, signer));
         let network = Network::start(&node, identity, own, config.alone_wait).await?;
         Ok(Self {
             config,
@@ -208,7 +208,7 @@ impl Life {
     /// Compares the certificates of committed blocks with the guard.
     fn own(&self) -> Option<(Own, watch::Sender<Option<EngineError>>)> {
         let (chain, signer) = (self.chain, self.signer.clone()?);
-        Some((Own { chain, signer }, self.network.reports()))
+        Some((Own::new(chain, signer), self.network.reports()))
     }
 
     async fn head(&self) -> Result<Height, EngineError> {

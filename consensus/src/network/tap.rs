@@ -16,6 +16,7 @@ use async_trait::async_trait;
 use proofmill_chain::finality::VoteKind;
 use proofmill_chain::types::block::Certificate;
 use proofmill_chain::types::hash::{AccountId, Hash};
+use proofmill_chain::types::units::Height;
 use proofmill_signer::{Sighting, Signer as _};
 use ractor::{Actor, ActorProcessingErr, ActorRef, SpawnErr};
 use tokio::sync::watch;
@@ -26,6 +27,7 @@ use crate::context::Chain;
 use crate::engine::EngineError;
 use crate::observer::bytes_of;
 use crate::revocable::Revocable;
+use crate::sightings::Seen;
 use crate::signing::is_valid;
 
 /// Whose messages are recognised.
@@ -33,6 +35,8 @@ use crate::signing::is_valid;
 pub(crate) struct Own {
     pub(crate) chain: Hash,
     pub(crate) signer: Arc<Revocable>,
+    /// The height at which the key may have signed what its guard does not have.
+    amnesic: Option<Height>,
 }
 
 /// Says that candidates wait.
@@ -203,6 +207,14 @@ impl Actor for Watch {
             tracing::error!("{error}");
             report(&watching.shared.foreign, error);
         }
+        if let Some(own) = &watching.own
+            && let Some(seen) = own.recalls(&candidate)
+        {
+            let signer = Arc::clone(&own.signer);
+            let recall = move || signer.recall(&seen.sighting, seen.signature);
+            // It writes the guard. An error means that the runtime is ending.
+            tokio::task::spawn_blocking(recall).await.ok();
+        }
         // A message of its own for each, so that a stop comes in between.
         // An error means that this actor is stopping.
         myself.cast(wake).ok();
@@ -211,6 +223,16 @@ impl Actor for Watch {
 }
 
 impl Own {
+    /// The messages of the signer's key.
+    pub(crate) fn new(chain: Hash, signer: Arc<Revocable>) -> Self {
+        let amnesic = signer.record().amnesic_height();
+        Self {
+            chain,
+            signer,
+            amnesic,
+        }
+    }
+
     /// Revokes the signer when a candidate has a message of another process that uses its key; gives what
     /// is to be said then, once.
     pub(super) fn watch(&self, candidate: &Candidate) -> Option<EngineError> {
@@ -251,6 +273,26 @@ impl Own {
         Some(EngineError::OldGuard(format!(
             "the certificate of a committed block has a {what} that it does not hold"
         )))
+    }
+
+    /// A message that this key signed at its amnesic height, before its guard was lost, and that the signer
+    /// does not know yet.
+    pub(super) fn recalls(&self, candidate: &Candidate) -> Option<Seen> {
+        let amnesic = self.amnesic?;
+        let mut mine = candidate.seen.iter();
+        let seen = mine.find(|seen| seen.sighting.place().0 == amnesic)?;
+        let record = self.signer.record();
+        record.recalling(&seen.sighting, seen.signature)?;
+        let me = self.signer.key();
+        let bytes = bytes_of(&self.chain, &me, &seen.sighting);
+        is_valid(&me, &bytes, &seen.signature).then(|| {
+            tracing::warn!(
+                "peer {} brings back what this key signed before its guard was lost: {}",
+                candidate.peer,
+                seen.sighting
+            );
+            *seen
+        })
     }
 
     /// The first message that is not ours, when its signature is.

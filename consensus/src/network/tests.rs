@@ -22,8 +22,8 @@ use proofmill_chain::types::block::{Certificate, CommitSignature, Header};
 use proofmill_chain::types::hash::{AccountId, Hash, Signature, VrfOutput, VrfProof};
 use proofmill_chain::types::units::{Height, Round};
 use proofmill_signer::{
-    Announcement, BeaconInput, GuardFile, LocalSigner, PeerProof, Proposal, Record, SignError,
-    Signed, Signer, Vote, vote_bytes,
+    Announcement, BeaconInput, GuardFile, LocalSigner, PeerProof, Proposal, Record, Sighting,
+    SignError, Signed, Signer, Vote, vote_bytes,
 };
 use tokio::sync::watch as channels;
 
@@ -117,18 +117,18 @@ fn answer(blocks: impl IntoIterator<Item = (u64, bool)>) -> NetworkEvent<Chain> 
 }
 
 fn local(place: &std::path::Path) -> Arc<dyn Signer> {
+    local_of(place, &Record::new(CHAIN, key().public(), Height::ZERO))
+}
+
+fn local_of(place: &std::path::Path, record: &Record) -> Arc<dyn Signer> {
     let directory = place.join("guard");
-    let record = Record::new(CHAIN, key().public(), Height::ZERO);
-    GuardFile::create(&directory, &record).expect("a guard");
+    GuardFile::create(&directory, record).expect("a guard");
     let signer = LocalSigner::open(&directory, &CHAIN, key(), key());
     Arc::new(signer.expect("the guard opens"))
 }
 
 fn own(signer: Arc<dyn Signer>) -> Own {
-    Own {
-        chain: CHAIN,
-        signer: Arc::new(Revocable::new(signer)),
-    }
+    Own::new(CHAIN, Arc::new(Revocable::new(signer)))
 }
 
 /// What an event brings about once its turn has come.
@@ -203,6 +203,30 @@ fn in_an_answer_one_signature_is_verified_that_the_guard_does_not_have() {
     assert!(what.contains("height 4"), "{what}");
 }
 
+#[test]
+fn what_a_key_signed_before_its_guard_was_lost_stops_nothing_and_is_signed_again() {
+    let place = tempfile::tempdir().expect("a directory");
+    let record = Record::amnesic(CHAIN, key().public(), Height::new(4), None);
+    let own = own(local_of(place.path(), &record));
+    let block = Some(Hash::new([5; 32]));
+    let old = vote(5, block);
+    let heard_old = heard(&old, true);
+    let recalls = |event: &NetworkEvent<Chain>| {
+        own.recalls(&Candidate::of(event, own.signer.key()).expect("it names us"))
+    };
+    assert!(watch(&own, &heard_old).is_none());
+    assert!(recalls(&heard(&old, false)).is_none(), "no signature");
+    assert!(recalls(&heard(&vote(6, block), true)).is_none());
+    let seen = recalls(&heard_old).expect("the key's own");
+    own.signer.recall(&seen.sighting, seen.signature);
+    assert!(recalls(&heard_old).is_none(), "known by now");
+    // Whatever the engine wants there, the old vote is what it gets.
+    let signed = own.signer.sign_vote(&vote(5, None)).expect("the old vote");
+    assert_eq!((signed.message, signed.signature), (old, seen.signature));
+    // Above that height another process is what it always was.
+    assert!(watch(&own, &heard(&vote(6, block), true)).is_some());
+}
+
 /// A signer whose vote takes until it is told to go on.
 struct Slow {
     signer: Arc<dyn Signer>,
@@ -219,6 +243,9 @@ impl Signer for Slow {
     }
     fn bind(&self, lock: Option<(Round, Hash)>) {
         self.signer.bind(lock);
+    }
+    fn recall(&self, sighting: &Sighting, signature: Signature) {
+        self.signer.recall(sighting, signature);
     }
     fn sign_header(&self, header: &Header) -> Result<Signature, SignError> {
         self.signer.sign_header(header)

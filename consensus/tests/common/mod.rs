@@ -22,7 +22,7 @@ use proofmill_consensus::{
 };
 use proofmill_signer::{
     Announcement, BeaconInput, GuardFile, LocalSigner, Message, PeerProof, Proposal, Record,
-    SignError, Signed, Signer, Vote, announcement_bytes, vote_bytes,
+    Sighting, SignError, Signed, Signer, Vote, announcement_bytes, vote_bytes,
 };
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
@@ -279,6 +279,9 @@ impl Signer for Headerless {
     }
     fn bind(&self, lock: Option<(Round, Hash)>) {
         self.signer.bind(lock);
+    }
+    fn recall(&self, sighting: &Sighting, signature: Signature) {
+        self.signer.recall(sighting, signature);
     }
     fn sign_header(&self, header: &block::Header) -> Result<Signature, SignError> {
         self.signer.sign_header(header)

@@ -99,9 +99,9 @@ fn init(home: &Home, above: Height, all_logs_lost: bool) -> anyhow::Result<Recor
         }
     }
     // What an old guard still knows counts, if it is this key's.
-    if let Ok(old) = GuardFile::peek(&home.guard())
-        && (old.key(), old.chain()) == (key, genesis.hash())
-    {
+    let old = GuardFile::peek(&home.guard()).ok();
+    let old = old.filter(|old| (old.key(), old.chain()) == (key, genesis.hash()));
+    if let Some(old) = &old {
         // Protection is given up at the open height at most, and that is no lower than the guard's.
         let open = u64::from(all_logs_lost);
         let least = Height::new(old.height().get().saturating_sub(open));
@@ -113,7 +113,11 @@ fn init(home: &Home, above: Height, all_logs_lost: bool) -> anyhow::Result<Recor
             );
         }
     }
-    let record = Record::new(genesis.hash(), key, above);
+    let record = if all_logs_lost {
+        Record::amnesic(genesis.hash(), key, above, old.as_ref())
+    } else {
+        Record::new(genesis.hash(), key, above)
+    };
     GuardFile::replace(&home.guard(), &record)?;
     Ok(record)
 }
@@ -145,6 +149,8 @@ fn print(home: &Home, record: &Record, json: bool) -> anyhow::Result<()> {
             "floor": record.floor(),
             "height": record.height(),
             "rounds": record.turns().len(),
+            "amnesic_height": record.amnesic_height(),
+            "recalled_rounds": record.recalled().len(),
             "last": last.map(|(round, position)| json!({
                 "round": round.get(),
                 "message": position.to_string(),
@@ -155,13 +161,18 @@ fn print(home: &Home, record: &Record, json: bool) -> anyhow::Result<()> {
         || "nothing".to_owned(),
         |(round, position)| format!("{position} of round {round}"),
     );
-    out::text(&out::pairs(&[
+    let mut pairs = vec![
         ("guard", path.display().to_string()),
         ("key", record.key().to_string()),
         ("chain", record.chain().to_string()),
         ("signs above", record.floor().to_string()),
         ("height", record.height().to_string()),
         ("last signed", last),
-    ]))
-    .context("cannot print")
+    ];
+    if let Some(height) = record.amnesic_height() {
+        let rounds = record.recalled().len();
+        let what = format!("what was signed at height {height}, but for {rounds} rounds");
+        pairs.push(("not known", what));
+    }
+    out::text(&out::pairs(&pairs)).context("cannot print")
 }
