@@ -9,8 +9,13 @@ use proofmill_chain::types::block::BLOCK_BYTES_MAX;
 use super::{EngineConfig, EngineError, NetworkConfig};
 use crate::codec::RESPONSE_BYTES_MAX;
 
-/// Room for connections from one address: a devnet has all its nodes on one.
-const CONNECTIONS_PER_IP_MAX: usize = 64;
+/// Connections from one address, each peer having up to five: few enough that no address takes the room of
+/// all. A site with many nodes behind one address dials out.
+const CONNECTIONS_PER_IP_MAX: usize = 16;
+/// The same where only this machine can connect: a devnet has all its nodes on one address.
+const CONNECTIONS_OF_MACHINE_MAX: usize = 64;
+/// Peers that may dial this node. The network holds room for four times as many connections.
+const INBOUND_PEERS_MAX: usize = 200;
 /// A gossip message with a part of a block and its frame.
 const GOSSIP_BYTES_MAX: u64 = 1 << 20;
 /// What surrounds the blocks of an answer.
@@ -66,7 +71,8 @@ pub(crate) fn node_of(config: &NetworkConfig) -> Result<Node, EngineError> {
         p2p.persistent_peers.push(address);
     }
     p2p.discovery.enabled = false;
-    p2p.discovery.max_connections_per_ip = CONNECTIONS_PER_IP_MAX;
+    p2p.discovery.num_inbound_peers = INBOUND_PEERS_MAX;
+    p2p.discovery.max_connections_per_ip = connections_per_ip(&config.listen);
     p2p.pubsub_max_size = size(GOSSIP_BYTES_MAX);
     p2p.rpc_max_size = size(RESPONSE_BYTES_MAX as u64);
     let sync = ValueSyncConfig {
@@ -79,6 +85,15 @@ pub(crate) fn node_of(config: &NetworkConfig) -> Result<Node, EngineError> {
         consensus,
         sync,
     })
+}
+
+fn connections_per_ip(listen: &str) -> usize {
+    let is_of_machine = listen.starts_with("/ip4/127.") || listen.starts_with("/ip6/::1/");
+    if is_of_machine {
+        CONNECTIONS_OF_MACHINE_MAX
+    } else {
+        CONNECTIONS_PER_IP_MAX
+    }
 }
 
 impl NodeConfig for Node {
@@ -100,5 +115,39 @@ impl NodeConfig for Node {
 
     fn value_sync_mut(&mut self) -> &mut ValueSyncConfig {
         &mut self.sync
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_cannot_take_the_room_of_all() {
+        let of = |listen: &str| {
+            let config = NetworkConfig {
+                listen: listen.to_owned(),
+                persistent_peers: Vec::new(),
+                network_seed: [1; 32],
+                moniker: "test".to_owned(),
+            };
+            let node = node_of(&config).expect("an address");
+            let discovery = &node.consensus.p2p.discovery;
+            (
+                discovery.max_connections_per_ip,
+                discovery.num_inbound_peers,
+            )
+        };
+        for listen in [
+            "/ip4/0.0.0.0/tcp/26656",
+            "/ip6/::/tcp/26656",
+            "/ip4/10.0.0.1/tcp/1",
+        ] {
+            let (per_ip, inbound) = of(listen);
+            assert!(12 * per_ip <= inbound, "{listen}: {per_ip} of {inbound}");
+        }
+        for listen in ["/ip4/127.0.0.1/tcp/26656", "/ip6/::1/tcp/26656"] {
+            assert!(of(listen).0 >= 64, "{listen}");
+        }
     }
 }
