@@ -129,6 +129,7 @@ pub(super) const STRAIGHT: &[Pattern] = &[
     chain!("trunc-sat-f32x4", V128, i32x4_trunc_sat_f32x4_u),
     chain!("convert-i32x4-u", V128, f32x4_convert_i32x4_u),
     chain!("f64x2-nearest", V128, f64x2_nearest),
+    chain!("f32x4-ceil", V128, f32x4_ceil),
     shifted!("i8x16-shl", i8x16_shl),
     shifted!("i8x16-shr-s", i8x16_shr_s),
     shifted!("i64x2-shr-s", i64x2_shr_s),
