@@ -485,8 +485,11 @@ impl Record {
             next.height = height;
             next.turns.clear();
             next.bound = None;
-            next.is_amnesic = false;
-            next.recalled.clear();
+            // The first signature at the amnesic height does not end it.
+            if self.amnesic_height() != Some(height) {
+                next.is_amnesic = false;
+                next.recalled.clear();
+            }
         }
         let turn = next.turns.entry(round).or_default();
         match message {
