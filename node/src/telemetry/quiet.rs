@@ -35,6 +35,10 @@ const WHILE_STARTING: &[&str] = &[
     "Error broadcasting message: NoPeersSubscribedToTopic",
 ];
 
+/// Beginnings of lines that never tell anything: a ticker outlives its actor by one tick, whoever ended that
+/// says why.
+const AT_ANY_TIME: &[&str] = &["Failed to send tick message"];
+
 /// Beginnings of lines that tell only that parts of the engine end one after the other: a channel whose
 /// other side is gone, an actor that stopped, a connection that was closed.
 const WHILE_STOPPING: &[&str] = &[
@@ -51,8 +55,9 @@ const WHILE_STOPPING: &[&str] = &[
     "Failed to obtain network dump",
     "Failed to reply",
     "Failed to send message to subscriber",
-    "Failed to send tick message",
     "Failed to send request",
+    // The flush itself is done: nobody waits for the answer any more.
+    "Failed to send WAL flush reply",
     "Inbound connection",
     "Last connection to peer",
     "Non-established connection",
@@ -123,7 +128,10 @@ impl Quiet {
     fn judge(&self, message: &str, stopping: bool, now: Instant) -> Verdict {
         let begins = |all: &[&str]| all.iter().any(|begin| message.starts_with(begin));
         let starting = now.saturating_duration_since(self.begun) < START;
-        if (starting && begins(WHILE_STARTING)) || (stopping && begins(WHILE_STOPPING)) {
+        if begins(AT_ANY_TIME)
+            || (starting && begins(WHILE_STARTING))
+            || (stopping && begins(WHILE_STOPPING))
+        {
             return Verdict::LeaveOut;
         }
         let mut beginning: String = message.chars().take(BEGINNING_CHARS).collect();
@@ -201,6 +209,11 @@ mod tests {
         let died = "Actor terminated \u{2014} stopping Node to trigger orchestrator restart";
         assert_eq!(quiet.judge(died, false, now), Verdict::Pass);
         assert_eq!(quiet.judge(died, true, now), Verdict::LeaveOut);
+        let reply = "Failed to send WAL flush reply";
+        assert_eq!(quiet.judge(reply, false, now), Verdict::Pass);
+        assert_eq!(quiet.judge(reply, true, now), Verdict::LeaveOut);
+        let tick = "Failed to send tick message: Messaging failed";
+        assert_eq!(quiet.judge(tick, false, now), Verdict::LeaveOut);
         for trouble in [
             "ATTENTION: Failed to append entry to WAL: no space",
             "Safety-critical failure detected",
